@@ -1,0 +1,90 @@
+"""One-dimensional convolutions of the codec, arranged as dense stride-free work.
+
+The codec's strided and transposed convolutions all have kernel = 2 x stride. Cut into blocks of
+`stride` samples they are convolutions of two taps with stride 1, on every backend:
+
+* strided: a block of `stride` input samples becomes one frame of `stride x channels` features;
+* transposed: one frame yields `stride x channels` features, which are `stride` output samples
+  (the polyphase form). MLX's Metal backend would instead multiply the inserted zeros.
+
+Dilated convolutions are MLX's own on the GPU. On the CPU those are scalar loops, so there a
+convolution is a sum of shifted matrix products. Arrays are (B, T, C).
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def conv1d(x: mx.array, weight: mx.array, dilation: int = 1) -> mx.array:
+    """Valid convolution of stride 1. x (B, T, C), weight (D, K, C) -> (B, T - (K-1)*dilation, D)."""
+    taps = weight.shape[1]
+    if taps > 1 and mx.default_device() != mx.Device(mx.cpu):
+        return mx.conv1d(x, weight, dilation=dilation)
+    length = x.shape[1] - (taps - 1) * dilation
+    y = x[:, :length] @ weight[:, 0].T
+    for k in range(1, taps):
+        y = y + x[:, k * dilation : k * dilation + length] @ weight[:, k].T
+    return y
+
+
+def pad_time(x: mx.array, left: int, right: int) -> mx.array:
+    return mx.pad(x, ((0, 0), (left, right), (0, 0))) if left or right else x
+
+
+class Conv1d(nn.Module):
+    """Length-preserving convolution: zeros on both sides, or all on the left when causal."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1, causal=False):
+        super().__init__()
+        scale = (inputs * kernel) ** -0.5
+        self.weight = mx.random.uniform(-scale, scale, (outputs, kernel, inputs))
+        self.bias = mx.zeros((outputs,))
+        self._dilation = dilation
+        reach = (kernel - 1) * dilation
+        self._left = reach if causal else reach // 2
+        self._right = reach - self._left
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return conv1d(pad_time(x, self._left, self._right), self.weight, self._dilation) + self.bias
+
+
+class StridedConv1d(nn.Module):
+    """Convolution of kernel 2 x stride: T -> T / stride frames. T is a multiple of stride.
+
+    weight (D, 2, stride * C): two taps over blocks of `stride` samples.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, causal: bool = False):
+        super().__init__()
+        scale = (inputs * 2 * stride) ** -0.5
+        self.weight = mx.random.uniform(-scale, scale, (outputs, 2, stride * inputs))
+        self.bias = mx.zeros((outputs,))
+        self._stride = stride
+        self._left = stride if causal else stride // 2
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, _, channels = x.shape
+        x = pad_time(x, self._left, self._stride - self._left)
+        return conv1d(x.reshape(batch, -1, self._stride * channels), self.weight) + self.bias
+
+
+class TransposedConv1d(nn.Module):
+    """Transposed convolution of kernel 2 x stride: N frames -> N * stride samples.
+
+    weight (stride * D, 2, C): tap 0 meets the frame before, tap 1 the frame itself.
+    The stride samples too many are cut on both sides, or all on the right when causal.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, causal: bool = False):
+        super().__init__()
+        scale = inputs**-0.5
+        self.weight = mx.random.uniform(-scale, scale, (stride * outputs, 2, inputs))
+        self.bias = mx.zeros((outputs,))
+        self._stride = stride
+        self._left = 0 if causal else (stride + 1) // 2
+
+    def __call__(self, x: mx.array) -> mx.array:
+        batch, frames, _ = x.shape
+        y = conv1d(pad_time(x, 1, 1), self.weight)
+        y = y.reshape(batch, (frames + 1) * self._stride, -1)
+        return y[:, self._left : self._left + frames * self._stride] + self.bias

@@ -1,0 +1,189 @@
+"""The diffusion transformer: the velocity field over latents.
+
+Follows facebookresearch/sam-audio (sam_audio/model/transformer.py, patcher.py, rope.py). The
+converter makes heads contiguous, fuses q, k, v and w1, w3, and sorts each head's channels so that
+rotary pairs are its two halves. B batch, N latent frames, L text tokens, D width, H heads.
+
+The residual stream and all products run in the dtype of the weights; time stays float32 until it
+meets them.
+"""
+
+import math
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .config import TransformerConfig
+from .conv import Conv1d
+
+
+def sinusoidal(t: mx.array, width: int) -> mx.array:
+    """cos then sin of t (B,) at `width` / 2 frequencies from 1 down to 1e-4. (B, width) float32."""
+    half = width // 2
+    frequencies = mx.exp(-math.log(10_000) * mx.arange(half, dtype=mx.float32) / half)
+    angles = t.astype(mx.float32)[:, None] * frequencies
+    return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
+
+
+def rotary_table(frames: int, head_dim: int, theta: float) -> tuple[mx.array, mx.array]:
+    """cos and sin (N, head_dim / 2), float32. mx.fast.rope strays from these by 2e-3 far out."""
+    frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    angles = np.outer(np.arange(frames, dtype=np.float32), frequencies.astype(np.float32))
+    return mx.array(np.cos(angles)), mx.array(np.sin(angles))
+
+
+@mx.compile
+def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+    a, b = mx.split(x.astype(mx.float32), 2, axis=-1)
+    return mx.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
+
+
+@mx.compile
+def swiglu(x: mx.array) -> mx.array:
+    gate, value = mx.split(x, 2, axis=-1)
+    return nn.silu(gate) * value
+
+
+@partial(mx.compile, shapeless=True)
+def modulate(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
+    return x * (1 + scale) + shift
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), with w1 and w3 in one product."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.w13 = nn.Linear(inputs, 2 * hidden, bias=False)
+        self.w2 = nn.Linear(hidden, outputs, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.w2(swiglu(self.w13(x)))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        head_dim = config.dim // config.n_heads
+        self.wqkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
+        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        self.q_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self.k_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self._shape = (config.n_heads, head_dim)
+
+    def __call__(self, x: mx.array, rotary, mask: mx.array | None) -> mx.array:
+        batch, frames, width = x.shape
+        qkv = self.wqkv(x).reshape(batch, frames, 3, *self._shape)
+        q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
+        q, k = rotate(self.q_norm(q), *rotary), rotate(self.k_norm(k), *rotary)
+        y = attend(q, k, v, mask)
+        return self.wo(y.swapaxes(1, 2).reshape(batch, frames, width))
+
+
+class CrossAttention(nn.Module):
+    """Frames attend to text tokens; keys and values depend on text and time, not on the frames."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        head_dim = config.dim // config.n_heads
+        self.wq = nn.Linear(config.dim, config.dim, bias=False)
+        self.wkv = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.wo = nn.Linear(config.dim, config.dim, bias=False)
+        self.q_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self.k_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self._shape = (config.n_heads, head_dim)
+
+    def keys_values(self, memory: mx.array) -> tuple[mx.array, mx.array]:
+        """memory (B, L, D) -> keys and values, each (B, H, L, D / H)."""
+        kv = self.wkv(memory).reshape(*memory.shape[:2], 2, *self._shape)
+        k, v = (kv[:, :, i].swapaxes(1, 2) for i in range(2))
+        return self.k_norm(k), v
+
+    def __call__(self, x: mx.array, keys: mx.array, values: mx.array, mask) -> mx.array:
+        batch, frames, width = x.shape
+        q = self.q_norm(self.wq(x).reshape(batch, frames, *self._shape).swapaxes(1, 2))
+        y = attend(q, keys, values, mask)
+        return self.wo(y.swapaxes(1, 2).reshape(batch, frames, width))
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """mask (B, keys), True where a key may be seen."""
+    mask = None if mask is None else mask[:, None, None, :]
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.attention = SelfAttention(config)
+        self.cross_attention = CrossAttention(config)
+        self.ffn_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = SwiGLU(config.dim, config.ffn_dim, config.dim)
+        self.scale_shift_table = mx.random.normal((6, config.dim)) * config.dim**-0.5
+
+    def __call__(self, x, modulation, keys, values, rotary, pad_mask, text_mask) -> mx.array:
+        """x (B, N, D); modulation (B, 6, D): shift, scale, gate of attention, then of the FFN."""
+        table = (self.scale_shift_table + modulation).astype(x.dtype)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = mx.split(table, 6, axis=1)
+        h = modulate(self.attention_norm(x), shift, scale)
+        x = x + gate * self.attention(h, rotary, pad_mask)
+        # the reference has neither norm nor gate here
+        x = x + self.cross_attention(x, keys, values, text_mask)
+        return x + ffn_gate * self.feed_forward(modulate(self.ffn_norm(x), ffn_shift, ffn_scale))
+
+
+class ConvBlock(nn.Module):
+    """GroupNorm of one group (statistics over time and channels, padding included), SiLU, conv."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.groupnorm = nn.LayerNorm(dim)
+        self.project = Conv1d(dim, dim, 3)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        flat = mx.fast.layer_norm(x.reshape(x.shape[0], -1), None, None, 1e-5)
+        x = flat.reshape(x.shape) * self.groupnorm.weight + self.groupnorm.bias
+        return self.project(nn.silu(x))
+
+
+class Patcher(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.block1 = ConvBlock(dim)
+        self.block2 = ConvBlock(dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + self.block2(self.block1(x))
+
+
+class DiT(nn.Module):
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        dim = config.dim
+        self.x_embedder = Patcher(dim)
+        self.y_embedder = SwiGLU(config.context_dim, dim, dim)
+        self.t_embedder = SwiGLU(config.frequency_dim, dim, dim)
+        self.t_block = nn.Linear(dim, 6 * dim)
+        self.layers = [Block(config) for _ in range(config.n_layers)]
+        self.norm = nn.RMSNorm(dim, config.norm_eps)
+        self.output = nn.Linear(dim, config.out_channels, bias=False)
+        self.final_layer_scale_shift_table = mx.random.normal((2, dim)) * dim**-0.5
+        self._frequency_dim = config.frequency_dim
+        self._rotary = (dim // config.n_heads, max(10_000, 2 * config.max_positions))
+
+    def __call__(self, x, t, memory, pad_mask=None, text_mask=None) -> mx.array:
+        """x (B, N, D), t (B,) in [0, 1], memory (B, L, D), masks True on content -> (B, N, 2C)."""
+        rotary = rotary_table(x.shape[1], *self._rotary)
+        t = self.t_embedder(sinusoidal(t, self._frequency_dim).astype(x.dtype))  # (B, D)
+        modulation = self.t_block(nn.silu(t)).reshape(t.shape[0], 6, -1)
+        memory = self.y_embedder(memory)
+        x = self.x_embedder(x)
+        for layer in self.layers:
+            keys, values = layer.cross_attention.keys_values(memory)
+            x = layer(x, modulation, keys, values, rotary, pad_mask, text_mask)
+        final = (self.final_layer_scale_shift_table + t[:, None]).astype(x.dtype)
+        shift, scale = mx.split(final, 2, axis=1)
+        return self.output(modulate(self.norm(x), shift, scale))

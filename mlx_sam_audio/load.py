@@ -1,0 +1,136 @@
+"""From a name to a network with every weight in place, or an error."""
+
+import os
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .config import ModelConfig
+from .errors import SAMAudioError
+from .network import Network
+from .t5 import Tokenizer
+
+SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
+
+
+def store() -> Path:
+    """The local store of converted models."""
+    return Path.home() / ".cache" / "mlx-sam-audio"
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    name = str(name)
+    if (store() / name).is_dir() and name not in ("", ".", ".."):
+        return store() / name
+    if name in SIZES:
+        raise SAMAudioError(
+            f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
+            "once (the original weights are gated: the README says how to get access)"
+        )
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise SAMAudioError(
+            f"there is no model folder {name}, and no model of that name in {store()}"
+        )
+    return download(name, ["*.json", "*.safetensors", "spiece.model"], revision)
+
+
+def download(repo: str, patterns: list[str], revision: str | None = None) -> Path:
+    """A hub repo's files that match, in the hub's cache; from the cache alone when offline."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=patterns, revision=revision))
+    except errors.GatedRepoError:
+        raise SAMAudioError(
+            f"{repo} is gated: ask for access at https://huggingface.co/{repo}, then log in with "
+            "`hf auth login` (or set HF_TOKEN)"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise SAMAudioError(f"{repo} has no revision {revision!r}") from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise SAMAudioError(
+            f"there is no folder and no public hub repo {repo!r}; for a private one, log in with "
+            "`hf auth login`"
+        ) from None
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SAMAudioError(f"cannot download {repo}: {reason}") from None
+
+
+def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
+    """The model in a folder. Weights are memory-mapped: a part that is not used is not read."""
+    config = ModelConfig.read(folder)
+    network = Network(config)
+    fill(network, folder)
+    pieces = folder / "spiece.model"
+    if not pieces.is_file():
+        raise SAMAudioError(f"{folder} holds no spiece.model: convert the model again")
+    try:
+        tokenizer = Tokenizer(pieces, config.text.max_tokens)
+    except (RuntimeError, OSError):
+        raise SAMAudioError(f"{pieces} is not a SentencePiece model: convert again") from None
+    network.eval()
+    return config, network, tokenizer
+
+
+def fill(network: Network, folder: Path) -> None:
+    """Give every parameter its tensor. Raises SAMAudioError that names the first keys at fault."""
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise SAMAudioError(f"{folder} holds no model*.safetensors")
+    weights = {}
+    for file in files:
+        try:
+            tensors = mx.load(str(file))
+        except (RuntimeError, ValueError) as error:
+            raise SAMAudioError(f"cannot read {file}: {error}") from None
+        twice = sorted(set(tensors) & set(weights))
+        complain(f"{folder} holds twice", twice)
+        weights.update(tensors)
+    wanted = dict(tree_flatten(network.parameters()))
+    complain(f"{folder} lacks", sorted(set(wanted) - set(weights)))
+    complain(f"{folder} holds unknown", sorted(set(weights) - set(wanted)))
+    misshapen = [
+        f"{name} {weights[name].shape} instead of {value.shape}"
+        for name, value in wanted.items()
+        if weights[name].shape != value.shape
+    ]
+    complain(f"{folder} holds misshapen", misshapen)
+    network.load_weights(list(weights.items()), strict=True)
+
+
+def complain(problem: str, keys: list[str]) -> None:
+    if keys:
+        more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
+        raise SAMAudioError(f"{problem} {len(keys)} tensors: {', '.join(keys[:10])}{more}")
+
+
+def largest_that_fits() -> tuple[str, str]:
+    """The largest model of the local store for this machine, and why, in a sentence."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    sizes = {
+        folder.name: sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
+        for folder in (sorted(store().iterdir()) if store().is_dir() else ())
+        if (folder / "config.json").is_file()
+    }
+    if not sizes:
+        raise SAMAudioError(
+            f"no converted model in {store()}: run `python -m convert --hf-path small` once, or "
+            "name a model folder with -m"
+        )
+    # activations of a ten-second window take about as much as the small model again
+    fitting = {name: size for name, size in sizes.items() if 2 * size < memory}
+    if not fitting:
+        raise SAMAudioError(
+            f"none of the models in {store()} fits this machine's {memory / 2**30:.0f} GiB"
+        )
+    name = max(fitting, key=fitting.get)
+    return name, (
+        f"model {name}: {fitting[name] / 2**30:.2f} GiB, the largest in {store()} that fits "
+        f"{memory / 2**30:.0f} GiB of memory"
+    )

@@ -1,0 +1,96 @@
+"""SAM-Audio's networks together: from latents, text and spans to the velocity of the latents.
+
+Follows facebookresearch/sam-audio (sam_audio/model/model.py, align.py). Maths only: nothing here
+evaluates, reads files or draws random numbers. B batch, N latent frames (25 a second in Meta's
+models), L text tokens, C latent channels, D width.
+"""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import ModelConfig
+from .dacvae import DACVAE
+from .dit import DiT, sinusoidal
+from .t5 import T5Encoder
+
+
+class Condition(NamedTuple):
+    """All that stays fixed while the ODE is solved."""
+
+    static: mx.array  # (B, N, D) what mixture, video and spans add to every frame
+    text: mx.array  # (B, L, D)
+    text_mask: mx.array  # (B, L), True on tokens
+    pad_mask: mx.array | None  # (B, N), True on content; None when nothing is padded
+
+
+class InputProjection(nn.Module):
+    """The reference's `proj` over (noisy latents, zeros, mixture latents twice), cut into parts."""
+
+    def __init__(self, channels: int, dim: int):
+        super().__init__()
+        self.noisy = nn.Linear(2 * channels, dim, bias=False)
+        self.mixture = nn.Linear(channels, dim)
+
+
+class AlignModalities(nn.Module):
+    """Adds one video vector per frame. Absent video is a vector of zeros, not nothing."""
+
+    def __init__(self, inputs: int, dim: int):
+        super().__init__()
+        self.conv = nn.Linear(inputs, dim)
+        self.layer_norm = nn.LayerNorm(dim)
+        self.gate = mx.zeros((1,))
+
+    def __call__(self, features: mx.array) -> mx.array:
+        return mx.tanh(self.gate) * self.layer_norm(self.conv(features))
+
+
+class EmbedAnchors(nn.Module):
+    """Adds the embedding of a frame's anchor: 0 null, 1 "+", 2 "-", 3 padding."""
+
+    def __init__(self, num_anchors: int, inputs: int, dim: int):
+        super().__init__()
+        self.embed = nn.Embedding(num_anchors + 1, inputs)
+        self.proj = nn.Linear(inputs, dim, bias=False)
+        self.gate = mx.zeros((1,))
+
+    def __call__(self, anchors: mx.array) -> mx.array:
+        return mx.tanh(self.gate) * self.proj(self.embed(anchors))
+
+
+class Network(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        dim = config.transformer.dim
+        self.audio_codec = DACVAE(config.codec)
+        self.text_encoder = T5Encoder(config.text)
+        self.transformer = DiT(config.transformer)
+        self.proj = InputProjection(config.codec.codebook_dim, dim)
+        self.memory_proj = nn.Linear(config.text.d_model, dim)
+        self.embed_anchors = EmbedAnchors(config.num_anchors, config.anchor_dim, dim)
+        self.align_masked_video = AlignModalities(config.vision.dim, dim) if config.vision else None
+
+    def condition(
+        self,
+        latents: mx.array,  # (B, N, C) of the mixture
+        text: mx.array,  # (B, L, d_model)
+        text_mask: mx.array,  # (B, L)
+        anchors: mx.array,  # (B, N)
+        pad_mask: mx.array | None = None,  # (B, N)
+    ) -> Condition:
+        dtype = self.memory_proj.weight.dtype
+        static = self.proj.mixture(latents.astype(dtype)) + self.embed_anchors(anchors)
+        if self.align_masked_video is not None:
+            video = mx.zeros((1, 1, self.align_masked_video.conv.weight.shape[1]), dtype)
+            static = static + self.align_masked_video(video)
+        return Condition(static, self.memory_proj(text), text_mask, pad_mask)
+
+    def velocity(self, x: mx.array, t: mx.array, condition: Condition) -> mx.array:
+        """dx/dt of the state x (B, N, 2C) at time t (B,); float32 in, float32 out."""
+        dtype = condition.static.dtype
+        h = self.proj.noisy(x.astype(dtype)) + condition.static
+        memory = condition.text + sinusoidal(t, condition.text.shape[-1])[:, None].astype(dtype)
+        v = self.transformer(h, t, memory, condition.pad_mask, condition.text_mask)
+        return v.astype(mx.float32)

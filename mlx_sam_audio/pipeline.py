@@ -1,0 +1,266 @@
+"""One separation from audio and prompt to two waveforms: encode, condition, solve, decode."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from . import audio as audio_files
+from . import load, ode
+from .config import ModelConfig
+from .errors import SAMAudioError
+from .network import Condition, Network
+from .prompts import PADDING, Span, anchors, check_prompt
+from .t5 import Tokenizer
+from .watermark import BITS
+
+Audio = str | Path | np.ndarray | mx.array
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What was asked for and what is left, mono, as long as the input."""
+
+    target: mx.array  # (T,) float32
+    residual: mx.array  # (T,) float32
+    sample_rate: int
+    seed: int
+    spans: tuple[Span, ...]
+    evaluations: int
+    seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
+
+    def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
+        """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
+        outputs = [(target, self.target), (residual, self.residual)]
+        outputs = [(audio_files.writable(path), x) for path, x in outputs if path is not None]
+        written = [audio_files.write(path, np.array(x), self.sample_rate) for path, x in outputs]
+        return [notice for notice in written if notice]
+
+
+class SAMAudio:
+    """A loaded model. `separate` is a pure function of its arguments."""
+
+    def __init__(self, config: ModelConfig, network: Network, tokenizer: Tokenizer):
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "SAMAudio":
+        """Load a converted model: a folder, a name in the local store, or a hub repo."""
+        return cls(*load.load(load.resolve(name, revision)))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.codec.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        return self.config.codec.hop_length
+
+    def separate(
+        self,
+        audio: Audio,
+        description: str,
+        *,
+        spans: Sequence[Span] = (),
+        method: str = "midpoint",
+        steps: int = 16,
+        times: Sequence[float] | None = None,
+        seed: int = 0,
+        noise: mx.array | None = None,
+        message: mx.array | None = None,
+        watermark: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Separation:
+        """Split `audio` into the described sound and the rest.
+
+        audio: a path, or samples (T,) or (channels, T) at `sample_rate`. spans: where the sound
+        is or is not. method, steps, times: the ODE solver, `times` being any grid from 0 to 1 in
+        place of `steps` equal ones. noise (1, N, 2C) and message (2, 16) are drawn from `seed`
+        unless given. progress(done, total) is called after each step, in evaluations.
+        Raises SAMAudioError.
+        """
+        return self.separate_batch(
+            [audio],
+            [description],
+            spans=[spans],
+            method=method,
+            steps=steps,
+            times=times,
+            seed=seed,
+            noise=noise,
+            message=message,
+            watermark=watermark,
+            progress=progress,
+        )[0]
+
+    def separate_batch(
+        self,
+        audios: Sequence[Audio],
+        descriptions: Sequence[str],
+        *,
+        spans: Sequence[Sequence[Span]] | None = None,
+        method: str = "midpoint",
+        steps: int = 16,
+        times: Sequence[float] | None = None,
+        seed: int = 0,
+        noise: mx.array | None = None,
+        message: mx.array | None = None,
+        watermark: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Separation]:
+        """Separate B items as the reference's padded batch does: a shorter clip's result depends
+        on how far it is padded. Item i is drawn from seed + i. noise is (1 or B, N, 2C), message
+        (2B, 16): target then residual of each item. The rest is as in `separate`.
+        """
+        grid = ode.grid(method, steps, times)
+        seeds = check_seeds(seed, len(audios))
+        spans = [()] * len(audios) if spans is None else spans
+        if not len(audios) == len(descriptions) == len(spans) or not len(audios):
+            raise SAMAudioError(
+                f"a batch needs as many audios ({len(audios)}) as descriptions "
+                f"({len(descriptions)}) and lists of spans ({len(spans)}), at least one"
+            )
+        spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, strict=True)]
+        waves = [self.samples(audio) for audio in audios]
+        clock = Clock()
+
+        condition = self.encode(waves, descriptions, spans)
+        mx.eval(condition)
+        clock.lap("encode")
+
+        x = self.noise(condition.static.shape[:2], seeds, noise)
+        message = self.message(seeds, message, watermark)
+        total = ode.evaluations(method, grid)
+        for step, x in enumerate(ode.integrate(self.field(condition), x, grid, method), 1):
+            mx.eval(x)
+            if progress is not None:
+                progress(step * total // (len(grid) - 1), total)
+        clock.lap("solve")
+
+        stems = self.decode(x, message)
+        mx.eval(stems)
+        clock.lap("decode")
+        return [
+            Separation(
+                target=stems[2 * i, : len(wave)],
+                residual=stems[2 * i + 1, : len(wave)],
+                sample_rate=self.sample_rate,
+                seed=seeds[i],
+                spans=spans[i],
+                evaluations=total,
+                seconds=clock.laps,
+            )
+            for i, wave in enumerate(waves)
+        ]
+
+    def samples(self, audio: Audio) -> np.ndarray:
+        """Checked mono samples (T,) float32 at the model's rate."""
+        if isinstance(audio, (str, Path)):
+            wave = audio_files.read(audio, self.sample_rate)
+            where = str(audio)
+        else:
+            wave, where = np.array(audio, dtype=np.float32), "the audio"
+            if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
+                wave = wave.mean(axis=0)
+            if wave.ndim != 1:
+                raise SAMAudioError(
+                    f"audio must be (T,) or (channels, T) at {self.sample_rate} Hz, not {wave.shape}"
+                )
+        if len(wave) == 0:
+            raise SAMAudioError(f"{where} holds no samples")
+        if not np.isfinite(wave).all():
+            raise SAMAudioError(f"{where} holds NaN or infinite samples")
+        frames, limit = -(-len(wave) // self.hop_length), self.config.transformer.max_positions
+        if frames > limit:
+            raise SAMAudioError(
+                f"{where} lasts {len(wave) / self.sample_rate:.0f} s, more than the "
+                f"{limit * self.hop_length / self.sample_rate:.0f} s this model handles in one piece"
+            )
+        return wave
+
+    def encode(
+        self, waves: Sequence[np.ndarray], descriptions: Sequence[str], spans: Sequence[tuple]
+    ) -> Condition:
+        """Everything the solver needs that does not change while it runs."""
+        hop, longest = self.hop_length, max(map(len, waves))
+        padded = mx.array(np.stack([np.pad(w, (0, longest - len(w))) for w in waves]))
+        latents = self.network.audio_codec.encode(padded)
+        rows = [
+            anchors(s, len(w), self.sample_rate, hop) for s, w in zip(spans, waves, strict=True)
+        ]
+        frames = latents.shape[1]
+        rows = mx.stack([mx.pad(r, (0, frames - len(r)), constant_values=PADDING) for r in rows])
+        mask = rows != PADDING
+        tokens, text_mask = self.tokenizer(list(descriptions))
+        text = self.network.text_encoder(tokens, text_mask)
+        return self.network.condition(
+            latents, text, text_mask, rows, None if len(waves) == 1 else mask
+        )
+
+    def field(self, condition: Condition) -> Callable[[float, mx.array], mx.array]:
+        """The velocity as a function of t and x, for the solver."""
+
+        def velocity(t: float, x: mx.array) -> mx.array:
+            return self.network.velocity(x, mx.full((x.shape[0],), t), condition)
+
+        return velocity
+
+    def noise(self, shape: tuple[int, int], seeds: list[int], given: mx.array | None) -> mx.array:
+        """The state at t = 0, (B, N, 2C) float32."""
+        batch, frames = shape
+        shape = (batch, frames, 2 * self.config.codec.codebook_dim)
+        if given is None:
+            keys = [mx.random.split(mx.random.key(seed))[0] for seed in seeds]
+            return mx.stack([mx.random.normal(shape[1:], key=key) for key in keys])
+        given = mx.array(given, dtype=mx.float32)
+        if given.shape not in (shape, (1, *shape[1:])):
+            raise SAMAudioError(f"noise must be {shape} for this audio, not {given.shape}")
+        if not mx.isfinite(given).all().item():
+            raise SAMAudioError("noise holds NaN or infinite values")
+        return mx.broadcast_to(given, shape)
+
+    def message(self, seeds: list[int], given: mx.array | None, watermark: bool) -> mx.array | None:
+        """The watermark's bits, (2B, 16) of zeros and ones; None for the clean decode."""
+        if not watermark or not self.config.codec.watermark:
+            if given is not None:
+                raise SAMAudioError("a message was given, but there is no watermark to carry it")
+            return None
+        shape = (2 * len(seeds), BITS)
+        if given is None:
+            keys = [mx.random.split(mx.random.key(seed))[1] for seed in seeds]
+            return mx.concatenate([mx.random.bernoulli(0.5, (2, BITS), key=key) for key in keys])
+        given = mx.array(given)
+        if given.shape != shape or not ((given == 0) | (given == 1)).all().item():
+            raise SAMAudioError(f"message must be {shape} of zeros and ones, got {given.shape}")
+        return given
+
+    def decode(self, x: mx.array, message: mx.array | None) -> mx.array:
+        """The state (B, N, 2C) -> waveforms (2B, N * hop): target and residual of each item."""
+        batch, frames, channels = x.shape
+        latents = x.reshape(batch, frames, 2, channels // 2).swapaxes(1, 2)
+        return self.network.audio_codec.decode(
+            latents.reshape(2 * batch, frames, channels // 2), message
+        )
+
+
+class Clock:
+    """Seconds of each stage; a stage ends where its arrays were evaluated."""
+
+    def __init__(self):
+        self.laps: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._start = now - self._start, now
+
+
+def check_seeds(seed: int, count: int) -> list[int]:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise SAMAudioError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+    return [seed + i for i in range(count)]

@@ -1,0 +1,82 @@
+"""Spans: the times at which the wanted sound does ("+") or does not ("-") occur."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from .errors import SAMAudioError
+
+NULL, PADDING = 0, 3  # rows of the anchor embedding
+SIGNS = {"+": 1, "-": 2}
+
+
+@dataclass(frozen=True)
+class Span:
+    """`sign` is "+" (the sound is here) or "-" (it is not); start and end in seconds."""
+
+    sign: str
+    start: float
+    end: float
+
+    def __post_init__(self):
+        if self.sign not in SIGNS:
+            raise SAMAudioError(f'span {self} has the sign {self.sign!r}: use "+" or "-"')
+        if not (math.isfinite(self.start) and math.isfinite(self.end)):
+            raise SAMAudioError(f"span {self}: start and end must be finite seconds")
+        if not 0 <= self.start < self.end:
+            raise SAMAudioError(f"span {self} must start at 0 or later and before its end")
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.start:g}:{self.end:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Span":
+        """A span from "+6.3:7.0"."""
+        try:
+            start, end = text[1:].split(":")
+            return cls(text[:1], float(start), float(end))
+        except ValueError:
+            raise SAMAudioError(
+                f'cannot read the span {text!r}: write "+start:end" or "-start:end" in seconds'
+            ) from None
+
+
+def check_prompt(description: str, spans: Sequence[Span]) -> tuple[Span, ...]:
+    if not isinstance(description, str):
+        raise SAMAudioError(f"a description is a string, not {type(description).__name__}")
+    spans = tuple(spans)
+    for span in spans:
+        if not isinstance(span, Span):
+            raise SAMAudioError(f"spans are Span values, not {span!r}")
+    if not description.strip() and not spans:
+        raise SAMAudioError(
+            "the prompt is empty: describe the sound, or give a span where it occurs"
+        )
+    return spans
+
+
+def anchors(spans: Sequence[Span], samples: int, sample_rate: int, hop: int) -> mx.array:
+    """The anchor of each frame, (N,) int32: null, "+" or "-". Later spans win.
+
+    A span covers frames ceil(start * rate / hop) up to ceil(end * rate / hop), as in
+    sam_audio/processor.py. Raises SAMAudioError for a span outside the audio or between frames.
+    """
+    frames = np.full(math.ceil(samples / hop), NULL, dtype=np.int32)
+    for span in spans:
+        # one sample of grace: an end written as the rounded duration is not outside
+        if span.end * sample_rate > samples + 1:
+            raise SAMAudioError(
+                f"span {span} ends after the audio, which lasts {samples / sample_rate:.3f} s"
+            )
+        first = math.ceil(span.start * sample_rate / hop)
+        last = math.ceil(span.end * sample_rate / hop)
+        if first >= min(last, len(frames)):
+            raise SAMAudioError(
+                f"span {span} lies between two frames, which are {1000 * hop / sample_rate:g} ms "
+                "apart: make it longer"
+            )
+        frames[first:last] = SIGNS[span.sign]
+    return mx.array(frames)

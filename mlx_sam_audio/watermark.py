@@ -1,0 +1,75 @@
+"""The codec's watermark: a causal network that hides 16 bits in every decoded waveform.
+
+Follows `Watermarker` and the second path of `DecoderBlock` in facebookresearch/dacvae
+(dacvae/model/dacvae.py), an AudioSeal-style generator. Layout (batch, time, channels).
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import CodecConfig
+from .conv import Conv1d, StridedConv1d, TransposedConv1d
+
+BITS = 16
+HIDDEN = 128  # width of the message embedding, a constant of the reference
+
+
+class ResidualELU(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.block = [Conv1d(channels, channels // 2, 3, causal=True)]
+        self.block += [Conv1d(channels // 2, channels, 1)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + self.block[1](nn.elu(self.block[0](nn.elu(x))))
+
+
+class LSTM(nn.Module):
+    """Two LSTM layers with a skip around both."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = [nn.LSTM(width, width), nn.LSTM(width, width)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = x
+        for layer in self.layers:
+            y, _ = layer(y)
+        return x + y
+
+
+class Watermark(nn.Module):
+    def __init__(self, config: CodecConfig):
+        super().__init__()
+        # full-size: widths 512, 256, 128, 64, 32 at rates 8, 5, 4, 2
+        widths = [config.decoder_dim // 3 // 2**i for i in range(len(config.watermark_rates) + 1)]
+        stages = list(zip(widths[:-1], widths[1:], config.watermark_rates, strict=True))
+        self.pre = Conv1d(1, widths[-1], 7, causal=True)
+        self.down = [
+            [ResidualELU(small), StridedConv1d(small, large, rate, causal=True)]
+            for large, small, rate in reversed(stages)
+        ]
+        self.encoder_lstm = LSTM(widths[0])
+        self.encoder_out = Conv1d(widths[0], HIDDEN, 7, causal=True)
+        self.message = nn.Embedding(2 * BITS, HIDDEN)
+        self.decoder_in = Conv1d(HIDDEN, widths[0], 7, causal=True)
+        self.decoder_lstm = LSTM(widths[0])
+        self.up = [
+            [TransposedConv1d(large, small, rate, causal=True), ResidualELU(small)]
+            for large, small, rate in stages
+        ]
+        self.post = Conv1d(widths[-1], 1, 7, causal=True)
+        self._gain = widths[-1] / HIDDEN
+
+    def __call__(self, audio: mx.array, message: mx.array) -> mx.array:
+        """audio (B, T, 1), message (B, 16) of zeros and ones -> the mark to add, (B, T, 1)."""
+        h = self.pre(audio)
+        for residual, conv in self.down:
+            h = conv(nn.elu(residual(h)))
+        h = self.encoder_out(nn.elu(self.encoder_lstm(h)))
+        rows = 2 * mx.arange(BITS) + message.astype(mx.int32)
+        h = h + self.message(rows).sum(axis=1, keepdims=True)
+        h = self.decoder_lstm(self.decoder_in(h))
+        for conv, residual in self.up:
+            h = residual(conv(nn.elu(h)))
+        return self._gain * self.post(nn.elu(h))
