@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hf-path",
         required=True,
-        help=f"a folder with config.json and checkpoint.pt, a hub repo, or one of {', '.join(SIZES)}",
+        help=f"a folder with config.json and checkpoint.pt, a hub repo, or {', '.join(SIZES)}",
     )
     parser.add_argument(
         "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"

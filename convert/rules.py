@@ -70,10 +70,9 @@ def join(prefix: str, key: str) -> str:
 
 def fold(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The weight of a weight-normed convolution: its norm is over all dimensions but the first."""
-    axes = tuple(range(1, v.ndim))
-    return v * (g / np.sqrt(np.square(v, dtype=np.float64).sum(axes, keepdims=True))).astype(
-        np.float32
-    )
+    norm = np.sqrt(np.square(v, dtype=np.float64).sum(tuple(range(1, v.ndim)), keepdims=True))
+    with np.errstate(invalid="ignore"):  # a row of zeros turns NaN, which is refused if it is used
+        return v * (g / norm).astype(np.float32)
 
 
 def convolution(has: Callable[[str], bool], arrange: Callable, key: str = "") -> Rule:

@@ -32,7 +32,7 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
 
 
 def read_container(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read (m4a, mp4, mov, ...), through PyAV: (T, channels) and the rate."""
+    """What libsndfile cannot read (m4a, mp4, mov, ...), by PyAV: (T, channels) and the rate."""
     try:
         import av
     except ImportError:

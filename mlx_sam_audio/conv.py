@@ -16,7 +16,7 @@ import mlx.nn as nn
 
 
 def conv1d(x: mx.array, weight: mx.array, dilation: int = 1) -> mx.array:
-    """Valid convolution of stride 1. x (B, T, C), weight (D, K, C) -> (B, T - (K-1)*dilation, D)."""
+    """Valid convolution: x (B, T, C), weight (D, K, C) -> (B, T - (K - 1) * dilation, D)."""
     taps = weight.shape[1]
     if taps > 1 and mx.default_device() != mx.Device(mx.cpu):
         return mx.conv1d(x, weight, dilation=dilation)

@@ -115,7 +115,7 @@ class DACVAE(nn.Module):
         return self.quantizer.in_proj(self.encoder(audio[..., None].astype(dtype)))
 
     def decode(self, latents: mx.array, message: mx.array | None = None) -> mx.array:
-        """Latents (B, N, C) -> waveform (B, N * hop) float32, marked with message (B, 16) if given."""
+        """Latents (B, N, C) -> waveform (B, N * hop) float32, marked by a message (B, 16)."""
         dtype = self.quantizer.out_proj.weight.dtype
         hidden = self.decoder(self.quantizer.out_proj(latents.astype(dtype)))
         audio = mx.tanh(run(self.decoder.final, hidden).astype(mx.float32))

@@ -133,10 +133,11 @@ class SAMAudio:
         mx.eval(condition)
         clock.lap("encode")
 
-        x = self.noise(condition.static.shape[:2], seeds, noise)
+        noise = self.noise(condition.static.shape[:2], seeds, noise)
         message = self.message(seeds, message, watermark)
         total = ode.evaluations(method, grid)
-        for step, x in enumerate(ode.integrate(self.field(condition), x, grid, method), 1):
+        states = ode.integrate(self.field(condition), noise, grid, method)
+        for step, x in enumerate(states, 1):
             mx.eval(x)
             if progress is not None:
                 progress(step * total // (len(grid) - 1), total)
@@ -169,7 +170,8 @@ class SAMAudio:
                 wave = wave.mean(axis=0)
             if wave.ndim != 1:
                 raise SAMAudioError(
-                    f"audio must be (T,) or (channels, T) at {self.sample_rate} Hz, not {wave.shape}"
+                    f"audio must be (T,) or (channels, T) at {self.sample_rate} Hz, "
+                    f"not {wave.shape}"
                 )
         if len(wave) == 0:
             raise SAMAudioError(f"{where} holds no samples")
@@ -179,7 +181,7 @@ class SAMAudio:
         if frames > limit:
             raise SAMAudioError(
                 f"{where} lasts {len(wave) / self.sample_rate:.0f} s, more than the "
-                f"{limit * self.hop_length / self.sample_rate:.0f} s this model handles in one piece"
+                f"{limit * self.hop_length / self.sample_rate:.0f} s the model handles in one piece"
             )
         return wave
 
@@ -188,19 +190,17 @@ class SAMAudio:
     ) -> Condition:
         """Everything the solver needs that does not change while it runs."""
         hop, longest = self.hop_length, max(map(len, waves))
-        padded = mx.array(np.stack([np.pad(w, (0, longest - len(w))) for w in waves]))
-        latents = self.network.audio_codec.encode(padded)
+        batch = mx.array(np.stack([np.pad(w, (0, longest - len(w))) for w in waves]))
+        latents = self.network.audio_codec.encode(batch)
         rows = [
             anchors(s, len(w), self.sample_rate, hop) for s, w in zip(spans, waves, strict=True)
         ]
-        frames = latents.shape[1]
+        frames, padded = latents.shape[1], min(map(len, rows)) < latents.shape[1]
         rows = mx.stack([mx.pad(r, (0, frames - len(r)), constant_values=PADDING) for r in rows])
-        mask = rows != PADDING
         tokens, text_mask = self.tokenizer(list(descriptions))
         text = self.network.text_encoder(tokens, text_mask)
-        return self.network.condition(
-            latents, text, text_mask, rows, None if len(waves) == 1 else mask
-        )
+        pad_mask = rows != PADDING if padded else None
+        return self.network.condition(latents, text, text_mask, rows, pad_mask)
 
     def field(self, condition: Condition) -> Callable[[float, mx.array], mx.array]:
         """The velocity as a function of t and x, for the solver."""

@@ -1,0 +1,189 @@
+"""python -m mlx_sam_audio.separate -i mix.wav -d "dog barking" -o dog.wav"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+from tqdm import tqdm
+
+from . import audio, load, ode
+from .errors import SAMAudioError
+from .pipeline import SAMAudio, Separation
+from .prompts import Span, check_prompt
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlx-sam-audio",
+        description="Separate the sound you describe from a recording.",
+        epilog="Writes the target and the residual (everything else), mono, at the model's rate.",
+    )
+    parser.add_argument("-i", "--input", required=True, help="the recording: any audio file")
+    parser.add_argument("-d", "--description", default="", help='the sound: "dog barking"')
+    parser.add_argument(
+        "--span",
+        action="append",
+        default=[],
+        metavar="+START:END",
+        help="seconds where the sound is (+) or is not (-): --span +6.3:7.0; may be repeated",
+    )
+    parser.add_argument("-o", "--output", help="the target, .wav or .flac (INPUT.target.wav here)")
+    parser.add_argument("--residual", help="the rest, .wav or .flac (beside the target)")
+    parser.add_argument("-m", "--model", help="a converted model: folder, name or hub repo")
+    parser.add_argument("--method", choices=ode.METHODS, default="midpoint", help="ODE solver")
+    parser.add_argument("--steps", type=int, default=16, help="solver steps (16)")
+    parser.add_argument("--seed", type=int, default=0, help="decides noise and watermark (0)")
+    parser.add_argument("--no-watermark", action="store_true", help="decode without the watermark")
+    parser.add_argument("--metrics-json", metavar="PATH", help="write the report as JSON")
+    parser.add_argument(
+        "--no-metrics", action="store_true", help="print no report (or SAM_AUDIO_METRICS=0)"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
+    return parser
+
+
+def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Path, Path]:
+    """The checked names of both files."""
+    target = Path(target or f"{source.stem}.target.wav")
+    if residual is None:
+        residual = target.with_name(
+            f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
+        )
+    paths = audio.writable(target), audio.writable(residual)
+    if len({source.resolve(), *(path.resolve() for path in paths)}) < 3:
+        raise SAMAudioError("input, output and residual must be three different files")
+    return paths
+
+
+def progress_bar(verbose: bool) -> Callable[[int, int], None]:
+    bar = tqdm(desc="solving", unit="eval", disable=None, leave=verbose)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def report(result: Separation, options, model: str, paths, seconds: dict[str, float]) -> dict:
+    """All that is needed to judge a run and to repeat it."""
+    length = result.target.shape[0] / result.sample_rate
+    return {
+        "input": str(options.input),
+        "target": str(paths[0]),
+        "residual": str(paths[1]),
+        "model": model,
+        "description": options.description,
+        "spans": [str(span) for span in result.spans],
+        "method": options.method,
+        "steps": options.steps,
+        "evaluations": result.evaluations,
+        "seed": result.seed,
+        "watermark": not options.no_watermark,
+        "sample_rate": result.sample_rate,
+        "audio_seconds": length,
+        "seconds": seconds,
+        "real_time_factor": seconds["total"] / length,
+        "peak_memory_bytes": mx.get_peak_memory(),
+        "active_memory_bytes": mx.get_active_memory(),
+    }
+
+
+def table(values: dict) -> str:
+    stages = "  ".join(f"{name} {value:.2f} s" for name, value in values["seconds"].items())
+    return "\n".join(
+        [
+            f"target    {values['target']}",
+            f"residual  {values['residual']}",
+            f"time      {stages}",
+            f"speed     {values['audio_seconds']:.2f} s of audio, "
+            f"real-time factor {values['real_time_factor']:.2f}",
+            f"memory    peak {values['peak_memory_bytes'] / 2**20:.0f} MiB, "
+            f"active {values['active_memory_bytes'] / 2**20:.0f} MiB",
+            f"solver    {values['method']}, {values['steps']} steps, "
+            f"{values['evaluations']} evaluations, seed {values['seed']}",
+        ]
+    )
+
+
+def separate(options: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    ode.grid(options.method, options.steps)
+    spans = check_prompt(options.description, [Span.parse(text) for text in options.span])
+    source = Path(options.input)
+    if not source.is_file():
+        raise SAMAudioError(f"there is no file {source}")
+    paths = outputs(source, options.output, options.residual)
+    if options.metrics_json:
+        check_folder(Path(options.metrics_json))
+
+    name = options.model
+    if name is None:
+        name, reason = load.largest_that_fits()
+        print(reason)
+    say = print if options.verbose else lambda *_: None
+    say(f"loading {name}")
+    model = SAMAudio.from_pretrained(name)
+    loaded = time.perf_counter()
+    say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
+    result = model.separate(
+        source,
+        options.description,
+        spans=spans,
+        method=options.method,
+        steps=options.steps,
+        seed=options.seed,
+        watermark=not options.no_watermark,
+        progress=progress_bar(options.verbose),
+    )
+    for notice in result.save(*paths):
+        print(f"note: {notice}", file=sys.stderr)
+
+    seconds = {"load": loaded - start, **result.seconds, "total": time.perf_counter() - start}
+    values = report(result, options, name, paths, seconds)
+    if not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0":
+        print(table(values))
+    if options.metrics_json:
+        write_json(Path(options.metrics_json), values)
+
+
+def check_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SAMAudioError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+
+
+def write_json(path: Path, values: dict) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        separate(options)
+    except SAMAudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

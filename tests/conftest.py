@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from safetensors import safe_open
+
+from convert.__main__ import convert
+from mlx_sam_audio import SAMAudio
+
+TINY = Path(__file__).parent / "golden" / "tiny"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--model", help="a converted model, for -m weights")
+    parser.addoption("--golden", help="its golden.safetensors, for -m weights")
+
+
+class Golden:
+    """Golden tensors and what is said about them."""
+
+    def __init__(self, path: Path):
+        self.tensors = mx.load(str(path))
+        with safe_open(path, framework="numpy") as file:
+            self.meta = json.loads(file.metadata()["golden"])
+
+    def __getitem__(self, name: str) -> mx.array:
+        return self.tensors[name]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    return Golden(TINY / "golden.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """The tiny checkpoint, through the real converter."""
+    return convert(str(TINY), tmp_path_factory.mktemp("models") / "tiny", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder) -> SAMAudio:
+    return SAMAudio.from_pretrained(tiny_folder)
+
+
+@pytest.fixture
+def fresh_tiny(tiny_folder) -> SAMAudio:
+    """A model of its own, for tests that change it."""
+    return SAMAudio.from_pretrained(tiny_folder)

@@ -1,0 +1,71 @@
+"""A model against the reference's goldens, stage by stage."""
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_sam_audio import SAMAudio, Separation, Span
+
+
+def relative_error(value, expected) -> float:
+    """Relative L2 distance."""
+    value, expected = (np.array(x, dtype=np.float64) for x in (value, expected))
+    assert value.shape == expected.shape
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+def inputs(golden) -> tuple[list[np.ndarray], list[str], list[list[Span]]]:
+    waves = [np.array(golden[f"input.audio.{i}"]) for i in range(2)]
+    spans = [[Span(*span) for span in row] for row in golden.meta["spans"]]
+    return waves, golden.meta["prompts"], spans
+
+
+def stages(model: SAMAudio, golden) -> dict[str, float]:
+    """Error of every network alone, each fed with the reference's own input."""
+    waves, prompts, spans = inputs(golden)
+    network, codec, errors = model.network, model.network.audio_codec, {}
+    tokens, mask = model.tokenizer(prompts)
+    assert (mask == golden["text.mask"]).all().item()
+    text = network.text_encoder(tokens, mask)
+    content = golden["text.mask"][..., None]  # nothing reads the features of padding
+    errors["text"] = relative_error(text * content, golden["text.features"] * content)
+
+    padded = np.zeros((2, max(map(len, waves))), np.float32)
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    errors["latents"] = relative_error(codec.encode(mx.array(padded)), golden["codec.latents"])
+    latents, clean = golden["codec.latents"], golden["codec.decoded_clean"]
+    marked = golden["codec.decoded_watermarked"]
+    errors["clean decode"] = relative_error(codec.decode(latents), clean)
+    decoded = codec.decode(latents, golden["input.message"][:2])
+    errors["watermarked decode"] = relative_error(decoded, marked)
+    # the mark alone, a hundredth of the sound, is known a hundred times less well
+    errors["watermark / 100"] = relative_error(decoded - clean, marked - clean) / 100
+
+    for name, rows in (("text", [(), ()]), ("span", spans)):
+        condition = model.encode(waves, prompts, rows)
+        velocity = network.velocity(golden["input.noise"], golden["input.time"], condition)
+        errors[f"velocity, {name}"] = relative_error(velocity, golden[f"velocity.{name}"])
+    return errors
+
+
+def solver_options(case: dict) -> dict:
+    """The reference's step size in our words: its last step is shorter if it does not divide 1."""
+    step = case["step_size"]
+    times = [min(i * step, 1) for i in range(round(1 / step + 0.499) + 1)]
+    return dict(method=case["method"], times=times)
+
+
+def run(model: SAMAudio, golden, name: str) -> list[Separation]:
+    """The case of that name, through the public call."""
+    case = golden.meta["cases"][name]
+    waves, prompts, spans = inputs(golden)
+    items = case["items"]
+    frames = golden[f"state.{name}"].shape[1]
+    return model.separate_batch(
+        [waves[i] for i in items],
+        [prompts[i] for i in items],
+        spans=[spans[i] for i in items] if case["prompt"] == "span" else None,
+        noise=golden["input.noise"][mx.array(items), :frames],
+        message=golden["input.message"][: 2 * len(items)],
+        **solver_options(case),
+    )

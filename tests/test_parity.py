@@ -1,0 +1,71 @@
+"""The converted tiny checkpoint computes what the PyTorch reference computes."""
+
+import mlx.core as mx
+import parity
+import pytest
+
+from mlx_sam_audio import ode
+
+
+def test_stages(tiny, golden):
+    errors = parity.stages(tiny, golden)
+    assert max(errors.values()) <= 1e-5, errors
+
+
+@pytest.mark.parametrize("name", ["batch.text", "batch.span", "euler", "uneven", "rk4", "single"])
+def test_solver_states(tiny, golden, name):
+    case = golden.meta["cases"][name]
+    waves, prompts, spans = parity.inputs(golden)
+    items = case["items"]
+    condition = tiny.encode(
+        [waves[i] for i in items],
+        [prompts[i] for i in items],
+        [spans[i] if case["prompt"] == "span" else () for i in items],
+    )
+    expected = golden[f"state.{name}"]
+    noise = golden["input.noise"][mx.array(items), : expected.shape[1]]
+    options = parity.solver_options(case)
+    *_, state = ode.integrate(tiny.field(condition), noise, options["times"], options["method"])
+    assert parity.relative_error(state, expected) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["batch.text", "batch.span", "single"])
+def test_waveforms(tiny, golden, name):
+    for i, result in enumerate(parity.run(tiny, golden, name)):
+        assert parity.relative_error(result.target, golden[f"target.{name}.{i}"]) <= 1e-4
+        assert parity.relative_error(result.residual, golden[f"residual.{name}.{i}"]) <= 1e-4
+
+
+def velocity_error(model, golden, name="text") -> float:
+    return parity.stages(model, golden)[f"velocity, {name}"]
+
+
+def test_absent_video_is_not_nothing(fresh_tiny, golden):
+    fresh_tiny.network.align_masked_video = None
+    assert velocity_error(fresh_tiny, golden) > 0.01
+
+
+def test_the_null_anchor_is_on_every_frame(fresh_tiny, golden):
+    embed = fresh_tiny.network.embed_anchors.embed
+    embed.weight = embed.weight * (mx.arange(embed.weight.shape[0]) > 0)[:, None]
+    assert velocity_error(fresh_tiny, golden) > 0.01
+
+
+def test_padding_is_masked(fresh_tiny, golden, monkeypatch):
+    encode = fresh_tiny.encode
+    monkeypatch.setattr(
+        fresh_tiny, "encode", lambda *prompt: encode(*prompt)._replace(pad_mask=None)
+    )
+    assert velocity_error(fresh_tiny, golden) > 1e-3
+
+
+def test_padding_has_an_anchor_of_its_own(fresh_tiny, golden):
+    embed = fresh_tiny.network.embed_anchors.embed
+    embed.weight = embed.weight[mx.array([0, 1, 2, 0])]
+    assert velocity_error(fresh_tiny, golden) > 1e-3
+
+
+def test_padding_changes_a_clip_as_in_the_reference(tiny, golden):
+    """Item 1 alone and beside a longer clip: both equal the reference, and they differ."""
+    alone, padded = golden["target.single.0"], golden["target.batch.span.1"]
+    assert parity.relative_error(alone, padded) > 1e-3
