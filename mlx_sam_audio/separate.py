@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, ode
+from . import audio, load, ode, spectrogram
 from .errors import SAMAudioError
 from .pipeline import SAMAudio, Separation
 from .prompts import Span, check_prompt
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=16, help="solver steps (16)")
     parser.add_argument("--seed", type=int, default=0, help="decides noise and watermark (0)")
     parser.add_argument("--no-watermark", action="store_true", help="decode without the watermark")
+    parser.add_argument("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
     parser.add_argument("--metrics-json", metavar="PATH", help="write the report as JSON")
     parser.add_argument(
         "--no-metrics", action="store_true", help="print no report (or SAM_AUDIO_METRICS=0)"
@@ -121,8 +123,8 @@ def separate(options: argparse.Namespace) -> None:
     if not source.is_file():
         raise SAMAudioError(f"there is no file {source}")
     paths = outputs(source, options.output, options.residual)
-    if options.metrics_json:
-        check_folder(Path(options.metrics_json))
+    for path in filter(None, (options.metrics_json, options.spectrogram)):
+        check_folder(Path(path))
 
     name = options.model
     if name is None:
@@ -133,8 +135,9 @@ def separate(options: argparse.Namespace) -> None:
     model = SAMAudio.from_pretrained(name)
     loaded = time.perf_counter()
     say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
+    mixture = model.samples(source)
     result = model.separate(
-        source,
+        mixture,
         options.description,
         spans=spans,
         method=options.method,
@@ -146,6 +149,13 @@ def separate(options: argparse.Namespace) -> None:
     for notice in result.save(*paths):
         print(f"note: {notice}", file=sys.stderr)
 
+    if options.spectrogram:
+        rows = {
+            f"mixture: {source.name}": mixture,
+            f"target: {options.description}": np.array(result.target),
+            "residual": np.array(result.residual),
+        }
+        spectrogram.save(options.spectrogram, rows, result.sample_rate, spans)
     seconds = {"load": loaded - start, **result.seconds, "total": time.perf_counter() - start}
     values = report(result, options, name, paths, seconds)
     if not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0":

@@ -1,0 +1,85 @@
+"""The command, as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.separate import main
+
+
+@pytest.fixture
+def mp3(tmp_path):
+    """Stereo, 44.1 kHz, noise under a tone."""
+    generator = np.random.default_rng(0)
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(44_100 // 2) / 44_100)
+    noise = generator.normal(0, 0.1, (len(tone), 2))
+    soundfile.write(tmp_path / "mix.mp3", tone[:, None] + noise, 44_100)
+    return tmp_path / "mix.mp3"
+
+
+def test_end_to_end(tiny_folder, mp3, tmp_path):
+    command = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", str(tiny_folder)]
+    command += ["-i", str(mp3), "-d", "a tone", "--span", "+0.1:0.3", "-o", "out/tone.wav"]
+    command += ["--residual", "out/rest.flac", "--steps", "2", "--metrics-json", "out/run.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for stage in ("load", "encode", "solve", "decode", "total", "real-time factor", "peak", "seed"):
+        assert stage in done.stdout
+    values = json.loads((tmp_path / "out/run.json").read_text())
+    assert values["evaluations"] == 4 and values["spans"] == ["+0.1:0.3"]
+
+    model = SAMAudio.from_pretrained(tiny_folder)
+    target, rate = soundfile.read(tmp_path / "out/tone.wav", dtype="float32")
+    assert rate == model.sample_rate and len(target) == len(model.samples(mp3))
+    assert len(soundfile.read(tmp_path / "out/rest.flac")[0]) == len(target)
+
+
+def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.random.default_rng(0).normal(0, 0.1, 5000), 16_000)
+    command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--method", "euler"]
+    command += ["--steps", "2", "--seed", "5", "--no-metrics"]
+    assert main(command) == main([*command, "-o", "again.wav"]) == 0
+    assert capsys.readouterr().out == ""
+    for first, second in (("mix.target", "again"), ("mix.residual", "again.residual")):
+        a, b = (soundfile.read(f"{name}.wav", dtype="float32")[0] for name in (first, second))
+        assert np.array_equal(a, b) and len(a) == 15_000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["-i", "nowhere.wav", "-d", "dog"], "there is no file nowhere.wav"),
+        (["-i", "mix.wav"], "the prompt is empty"),
+        (["-i", "mix.wav", "-d", "dog", "--span", "1:2"], "cannot read the span '1:2'"),
+        (["-i", "mix.wav", "-d", "dog", "--span", "+0:9"], "ends after the audio"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "a.mp4"], "must end in .wav or .flac"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "mix.wav"], "three different files"),
+        (["-i", "mix.wav", "-d", "dog", "--steps", "0"], "whole number of at least 1"),
+        (["-i", "mix.wav", "-d", "dog", "-m", "./none"], "there is no model folder ./none"),
+        (["-i", "text.wav", "-d", "dog"], "cannot read text.wav"),
+    ],
+)
+def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.zeros(5000), 16_000)
+    (tmp_path / "text.wav").write_text("no sound at all")
+    if "-m" not in arguments:
+        arguments = [*arguments, "-m", str(tiny_folder)]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"mix.wav", "text.wav"}
+
+
+def test_a_bug_keeps_its_traceback(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.zeros(5000), 16_000)
+    monkeypatch.setattr(SAMAudio, "encode", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["-i", "mix.wav", "-d", "dog", "-m", str(tiny_folder)])

@@ -1,0 +1,172 @@
+"""The converter uses every tensor once, or writes nothing."""
+
+import json
+import pickle
+import shutil
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from convert import folder as folders
+from convert.__main__ import convert, main
+from convert.sam_audio import LEFT_OUT
+from mlx_sam_audio import SAMAudio, SAMAudioError
+
+
+@pytest.fixture
+def source(tmp_path):
+    return shutil.copytree(TINY, tmp_path / "source")
+
+
+def change(source, edit):
+    state = torch.load(source / "checkpoint.pt", weights_only=True)
+    edit(state)
+    torch.save(state, source / "checkpoint.pt")
+
+
+def fails(source, message, **options):
+    target = source.parent / "out"
+    with pytest.raises(SAMAudioError, match=message):
+        convert(str(source), target, **options)
+    assert not target.exists()
+    assert [path.name for path in source.parent.iterdir()] == ["source"]
+
+
+def test_the_folder_is_complete(tiny_folder):
+    names = {path.name for path in tiny_folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "source.json", "spiece.model"}
+    origin = json.loads((tiny_folder / "source.json").read_text())
+    assert origin["checkpoint"]["repo"] == "tiny"
+    assert len(origin["checkpoint"]["sha256"]["checkpoint.pt"]) == 64
+
+
+def test_missing_and_unexpected_tensors(source):
+    change(source, lambda state: state.pop("proj.bias"))
+    fails(source, "the checkpoint lacks 1 tensors: proj.bias")
+    change(source, lambda state: state.update({"proj.bias": torch.zeros(48), "x": torch.zeros(1)}))
+    fails(source, "the checkpoint holds unexpected 1 tensors: x")
+
+
+def test_a_misshapen_tensor(source):
+    change(source, lambda state: state.update({"memory_proj.bias": torch.zeros(7)}))
+    fails(source, r"memory_proj.bias the shape \(7,\) instead of \(48,\)")
+
+
+def test_a_tensor_that_is_not_finite(source):
+    change(source, lambda state: state["memory_proj.bias"].fill_(1e6))
+    fails(source, "not finite in float16", dtype="float16")
+
+
+def test_left_out_tensors_are_all_of_the_vision_encoder():
+    state = torch.load(TINY / "checkpoint.pt", weights_only=True)
+    assert any(".visual." in name for name in state)
+    assert all("vision_encoder" in pattern and reason for pattern, reason in LEFT_OUT.items())
+
+
+def test_a_truncated_checkpoint(source):
+    path = source / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100_000])
+    fails(source, "checkpoint.pt is damaged or incomplete")
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("this ran",)
+
+
+def test_a_pickle_that_wants_to_run_code(source, capsys):
+    torch.save({"x": Code()}, source / "checkpoint.pt")
+    fails(source, "wants to run code")
+    (source / "checkpoint.pt").write_bytes(pickle.dumps(Code()))
+    fails(source, "checkpoint.pt")
+    assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "config.json", "t5/spiece.model"])
+def test_a_missing_file(source, name):
+    (source / name).unlink()
+    fails(source, name.rpartition("/")[2])
+
+
+def test_unknown_and_unsupported_settings(source):
+    config = json.loads((source / "config.json").read_text())
+    for key, value, message in (
+        ("flavour", 1, "unknown keys: flavour"),
+        ("in_channels", 47, "do not fit 8 latent channels"),
+        ("transformer", {**config["transformer"], "qk_norm": False}, "qk_norm = False"),
+    ):
+        (source / "config.json").write_text(json.dumps({**config, key: value}))
+        fails(source, message)
+
+
+def test_an_existing_folder_is_kept_without_force(source):
+    target = source.parent / "out"
+    target.mkdir()
+    (target / "precious").touch()
+    with pytest.raises(SAMAudioError, match="exists already.*--force"):
+        convert(str(source), target)
+    assert (target / "precious").exists()
+    convert(str(source), target, force=True)
+    assert not (target / "precious").exists()
+    assert {path.name for path in source.parent.iterdir()} == {"source", "out"}
+
+
+def test_too_little_disk(source, monkeypatch):
+    usage = shutil.disk_usage(source)._replace(free=1000)
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: usage)
+    fails(source, "the disk of .* has 0.00 GiB free")
+
+
+def test_shards_hold_the_same_model(source, tiny_folder, monkeypatch):
+    monkeypatch.setattr(folders, "SHARD", 300_000)
+    target = convert(str(source), source.parent / "out", dtype="float32")
+    index = json.loads((target / "model.safetensors.index.json").read_text())["weight_map"]
+    whole = mx.load(str(tiny_folder / "model.safetensors"))
+    assert set(index) == set(whole) and len(set(index.values())) > 2
+    for name, file in index.items():
+        assert mx.array_equal(mx.load(str(target / file))[name], whole[name]).item()
+    SAMAudio.from_pretrained(target)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(source, dtype):
+    model = SAMAudio.from_pretrained(convert(str(source), source.parent / "out", dtype=dtype))
+    wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    result = model.separate(wave, "dog", method="euler", steps=2)
+    assert model.network.proj.mixture.weight.dtype == getattr(mx, dtype)
+    assert mx.isfinite(result.target).all().item()
+
+
+def test_a_model_without_vision_and_watermark(source):
+    config = json.loads((source / "config.json").read_text())
+    config["vision_encoder"], config["audio_codec"]["watermark"] = None, False
+    (source / "config.json").write_text(json.dumps(config))
+
+    def drop(state):
+        keep = ("wm_model.encoder_block.pre.0.", "wm_model.encoder_block.pre.1.")
+        for name in list(state):
+            marked = ".wm_model." in name and not any(key in name for key in keep)
+            parts = name.split(".")
+            paired = name.startswith("audio_codec.decoder.model.") and parts[4:5] == ["block"]
+            if marked or paired and parts[5] in ("3", "6", "7", "11"):
+                del state[name]
+            elif name.startswith(("vision_encoder", "align_masked_video")):
+                del state[name]
+
+    change(source, drop)
+    model = SAMAudio.from_pretrained(convert(str(source), source.parent / "out", dtype="float32"))
+    wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    assert model.separate(wave, "dog", method="euler", steps=2).target.shape == (4000,)
+
+
+def test_the_command(source, capsys):
+    target = source.parent / "out"
+    arguments = ["--hf-path", str(source), "--mlx-path", str(target)]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert f"wrote {target}" in output.out
+    assert output.err.startswith("error: ") and output.err.count("\n") == 1

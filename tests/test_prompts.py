@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from mlx_sam_audio import SAMAudioError, Span
+from mlx_sam_audio.prompts import anchors, check_prompt
+
+
+def test_spans_cover_the_frames_of_the_reference():
+    """ceil(start * rate / hop) up to ceil(end * rate / hop); the later span wins."""
+    row = anchors([Span("+", 0.1, 0.5), Span("-", 0.45, 0.6)], samples=95, sample_rate=100, hop=10)
+    assert np.array(row).tolist() == [0, 1, 1, 1, 1, 2, 0, 0, 0, 0]
+
+
+def test_a_span_may_end_with_the_audio():
+    assert np.array(anchors([Span("-", 0, 0.95)], 95, 100, 10)).tolist() == [2] * 10
+
+
+@pytest.mark.parametrize(
+    "sign, start, end, message",
+    [
+        ("*", 0, 1, 'sign.*use "\\+" or "-"'),
+        ("+", 1, 1, "before its end"),
+        ("+", 2, 1, "before its end"),
+        ("+", -1, 1, "at 0 or later"),
+        ("+", 0, float("inf"), "finite"),
+    ],
+)
+def test_bad_spans(sign, start, end, message):
+    with pytest.raises(SAMAudioError, match=message):
+        Span(sign, start, end)
+
+
+def test_a_span_outside_the_audio():
+    with pytest.raises(SAMAudioError, match="ends after the audio, which lasts 0.950 s"):
+        anchors([Span("+", 0.5, 1.0)], 95, 100, 10)
+
+
+def test_a_span_between_two_frames():
+    with pytest.raises(SAMAudioError, match="lies between two frames, which are 100 ms apart"):
+        anchors([Span("+", 0.51, 0.59)], 95, 100, 10)
+
+
+def test_spans_are_parsed():
+    assert Span.parse("-6.3:7") == Span("-", 6.3, 7.0)
+    assert Span.parse(str(Span("+", 0.25, 1.5))) == Span("+", 0.25, 1.5)
+
+
+@pytest.mark.parametrize("text", ["6.3:7", "+6.3-7", "+a:b", "", "+1:2:3"])
+def test_unreadable_spans(text):
+    with pytest.raises(SAMAudioError):
+        Span.parse(text)
+
+
+@pytest.mark.parametrize("prompt", [("", ()), (" \n", ()), (None, ()), ("dog", [("+", 1, 2)])])
+def test_bad_prompts(prompt):
+    with pytest.raises(SAMAudioError):
+        check_prompt(*prompt)
