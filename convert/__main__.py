@@ -26,7 +26,7 @@ from .sources import SafetensorsWeights, Source, TorchWeights
 def convert(
     hf_path: str,
     mlx_path: str | Path | None = None,
-    dtype: str = "float16",
+    dtype: str = "float32",
     text_encoder: str | None = None,
     revision: str | None = None,
     force: bool = False,
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--text-encoder", help="a folder or hub repo with the T5 encoder's weights")
     parser.add_argument("--revision", help="the hub repo's branch, tag or commit")
     parser.add_argument("--force", action="store_true", help="replace an existing folder")
