@@ -108,6 +108,7 @@ def config(folder: Path, text_folder: Path, dtype: str) -> ModelConfig:
             out_channels=transformer["out_channels"],
         ),
         vision=VisionConfig(vision["dim"]) if vision else None,
+        vocabulary=None,
         num_anchors=values["num_anchors"],
         anchor_dim=values["anchor_embedding_dim"],
         dtype=dtype,

@@ -65,11 +65,20 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class VocabularyConfig:
+    """What a model trained on few sounds understands."""
+
+    sounds: tuple[str, ...]  # for people
+    words: tuple[str, ...]  # lower case; a prompt with any other word is refused
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     codec: CodecConfig
     text: TextConfig
     transformer: TransformerConfig
     vision: VisionConfig | None
+    vocabulary: VocabularyConfig | None  # None: any words
     num_anchors: int
     anchor_dim: int
     dtype: str
@@ -117,6 +126,7 @@ SECTIONS = {
     "text": TextConfig,
     "transformer": TransformerConfig,
     "vision": VisionConfig,
+    "vocabulary": VocabularyConfig,
 }
 
 

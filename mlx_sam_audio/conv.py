@@ -9,6 +9,10 @@ The codec's strided and transposed convolutions all have kernel = 2 x stride. Cu
 
 Dilated convolutions are MLX's own on the GPU. On the CPU those are scalar loops, so there a
 convolution is a sum of shifted matrix products. Arrays are (B, T, C).
+
+Every layer tells which inputs some outputs need (`needs`), so that the codec can work in exact
+chunks, and a causal layer takes the inputs that came before (`past`), so that it can go on where
+it stopped.
 """
 
 import mlx.core as mx
@@ -31,6 +35,10 @@ def pad_time(x: mx.array, left: int, right: int) -> mx.array:
     return mx.pad(x, ((0, 0), (left, right), (0, 0))) if left or right else x
 
 
+def prepend(past: mx.array, x: mx.array) -> mx.array:
+    return mx.concatenate([past, x], axis=1)
+
+
 class Conv1d(nn.Module):
     """Length-preserving convolution: zeros on both sides, or all on the left when causal."""
 
@@ -44,8 +52,16 @@ class Conv1d(nn.Module):
         self._left = reach if causal else reach // 2
         self._right = reach - self._left
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return conv1d(pad_time(x, self._left, self._right), self.weight, self._dilation) + self.bias
+    def __call__(self, x: mx.array, past: mx.array | None = None) -> mx.array:
+        x = pad_time(x, self._left, self._right) if past is None else prepend(past, x)
+        return conv1d(x, self.weight, self._dilation) + self.bias
+
+    @property
+    def memory(self) -> int:
+        return self._left
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return first - self._left, last + self._right
 
 
 class StridedConv1d(nn.Module):
@@ -62,10 +78,18 @@ class StridedConv1d(nn.Module):
         self._stride = stride
         self._left = stride if causal else stride // 2
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, past: mx.array | None = None) -> mx.array:
         batch, _, channels = x.shape
-        x = pad_time(x, self._left, self._stride - self._left)
+        right = self._stride - self._left
+        x = pad_time(x, self._left, right) if past is None else prepend(past, x)
         return conv1d(x.reshape(batch, -1, self._stride * channels), self.weight) + self.bias
+
+    @property
+    def memory(self) -> int:
+        return self._left
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return first * self._stride - self._left, (last + 2) * self._stride - self._left - 1
 
 
 class TransposedConv1d(nn.Module):
@@ -83,8 +107,15 @@ class TransposedConv1d(nn.Module):
         self._stride = stride
         self._left = 0 if causal else (stride + 1) // 2
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, past: mx.array | None = None) -> mx.array:
         batch, frames, _ = x.shape
-        y = conv1d(pad_time(x, 1, 1), self.weight)
-        y = y.reshape(batch, (frames + 1) * self._stride, -1)
+        y = conv1d(pad_time(x, 1, 1) if past is None else prepend(past, x), self.weight)
+        y = y.reshape(batch, y.shape[1] * self._stride, -1)
         return y[:, self._left : self._left + frames * self._stride] + self.bias
+
+    @property
+    def memory(self) -> int:
+        return 1
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return (first + self._left) // self._stride - 1, (last + self._left) // self._stride

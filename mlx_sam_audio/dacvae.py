@@ -28,8 +28,23 @@ class Snake(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return snake(x, self.alpha)
 
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return first, last
 
-class ResidualUnit(nn.Module):
+
+class Stack(nn.Module):
+    """Layers in a row, named `block` as in the reference."""
+
+    block: list
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return run(self.block, x)
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return needs(self.block, first, last)
+
+
+class ResidualUnit(Stack):
     def __init__(self, channels: int, dilation: int):
         super().__init__()
         self.block = [
@@ -40,30 +55,24 @@ class ResidualUnit(nn.Module):
         ]
 
     def __call__(self, x: mx.array) -> mx.array:
-        return x + run(self.block, x)
+        return x + super().__call__(x)
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Stack):
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.block = [ResidualUnit(inputs, d) for d in (1, 3, 9)]
         self.block += [Snake(inputs), StridedConv1d(inputs, outputs, stride)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return run(self.block, x)
 
-
-class DecoderBlock(nn.Module):
+class DecoderBlock(Stack):
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.block = [Snake(inputs), TransposedConv1d(inputs, outputs, stride)]
         self.block += [ResidualUnit(outputs, d) for d in (1, 3, 9)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return run(self.block, x)
 
-
-class Encoder(nn.Module):
+class Encoder(Stack):
     def __init__(self, config: CodecConfig):
         super().__init__()
         width = config.encoder_dim
@@ -72,9 +81,6 @@ class Encoder(nn.Module):
             self.block.append(EncoderBlock(width, 2 * width, stride))
             width *= 2
         self.block += [Snake(width), Conv1d(width, config.latent_dim, 3)]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return run(self.block, x)
 
 
 class Decoder(nn.Module):
@@ -88,8 +94,11 @@ class Decoder(nn.Module):
         self.final = [Snake(width), Conv1d(width, 1, 7)]
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(B, N, latent_dim) -> the last feature map (B, T, width), which the watermark reads."""
-        return run(self.model, x)
+        """(B, N, latent_dim) -> clean waveform (B, N * hop, 1) float32."""
+        return mx.tanh(run(self.model + self.final, x).astype(mx.float32))
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        return needs(self.model + self.final, first, last)
 
 
 class Bottleneck(nn.Module):
@@ -116,12 +125,34 @@ class DACVAE(nn.Module):
 
     def decode(self, latents: mx.array, message: mx.array | None = None) -> mx.array:
         """Latents (B, N, C) -> waveform (B, N * hop) float32, marked by a message (B, 16)."""
+        return self.mark(self.decode_clean(latents), message)[0]
+
+    def decode_clean(self, latents: mx.array) -> mx.array:
+        """Latents (B, N, C) -> waveform (B, N * hop) float32, before the watermark."""
         dtype = self.quantizer.out_proj.weight.dtype
-        hidden = self.decoder(self.quantizer.out_proj(latents.astype(dtype)))
-        audio = mx.tanh(run(self.decoder.final, hidden).astype(mx.float32))
-        if message is not None:
-            audio = audio + self.watermark(audio.astype(dtype), message)
-        return audio[..., 0]
+        return self.decoder(self.quantizer.out_proj(latents.astype(dtype)))[..., 0]
+
+    def mark(
+        self, audio: mx.array, message: mx.array | None, kept: tuple = ()
+    ) -> tuple[mx.array, tuple]:
+        """Clean audio (B, N * hop) with the watermark, and what the next chunk must be given."""
+        if message is None:
+            return audio, ()
+        dtype = self.quantizer.out_proj.weight.dtype
+        mark, kept = self.watermark(audio[..., None].astype(dtype), message, kept)
+        return audio + mark[..., 0], kept
+
+    @property
+    def encoder_halo(self) -> int:
+        """Frames of audio on each side that one latent frame depends on."""
+        first, last = self.encoder.needs(0, 0)
+        return -(-max(-first, last - self._hop_length + 1) // self._hop_length)
+
+    @property
+    def decoder_halo(self) -> int:
+        """Latent frames on each side that one frame of clean audio depends on."""
+        first, last = self.decoder.needs(0, self._hop_length - 1)
+        return max(-first, last)
 
 
 def reflect_tail(audio: mx.array, extra: int) -> mx.array:
@@ -138,3 +169,10 @@ def run(layers: list, x: mx.array) -> mx.array:
     for layer in layers:
         x = layer(x)
     return x
+
+
+def needs(layers: list, first: int, last: int) -> tuple[int, int]:
+    """The inputs (first, last) on which the outputs first..last of a stack depend."""
+    for layer in reversed(layers):
+        first, last = layer.needs(first, last)
+    return first, last

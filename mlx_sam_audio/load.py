@@ -14,6 +14,9 @@ from .t5 import Tokenizer
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
 
 
+DEMO = Path(__file__).parent / "demo" / "model"
+
+
 def store() -> Path:
     """The local store of converted models."""
     return Path.home() / ".cache" / "mlx-sam-audio"
@@ -25,6 +28,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
     if path.is_dir():
         return path
     name = str(name)
+    if name == "demo":
+        return DEMO
     if (store() / name).is_dir() and name not in ("", ".", ".."):
         return store() / name
     if name in SIZES:

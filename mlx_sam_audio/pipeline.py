@@ -13,7 +13,7 @@ from . import load, ode
 from .config import ModelConfig
 from .errors import SAMAudioError
 from .network import Condition, Network
-from .prompts import PADDING, Span, anchors, check_prompt
+from .prompts import PADDING, Span, anchors, check_prompt, check_words
 from .t5 import Tokenizer
 from .watermark import BITS
 
@@ -126,6 +126,8 @@ class SAMAudio:
                 f"({len(descriptions)}) and lists of spans ({len(spans)}), at least one"
             )
         spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, strict=True)]
+        for description in descriptions:
+            check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
         clock = Clock()
 

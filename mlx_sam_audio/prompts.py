@@ -1,12 +1,14 @@
 """Spans: the times at which the wanted sound does ("+") or does not ("-") occur."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
+from .config import VocabularyConfig
 from .errors import SAMAudioError
 
 NULL, PADDING = 0, 3  # rows of the anchor embedding
@@ -56,6 +58,17 @@ def check_prompt(description: str, spans: Sequence[Span]) -> tuple[Span, ...]:
             "the prompt is empty: describe the sound, or give a span where it occurs"
         )
     return spans
+
+
+def check_words(description: str, vocabulary: VocabularyConfig | None) -> None:
+    """Refuse words on which a small model was never trained: it would return noise."""
+    words = re.findall(r"\w+", description.lower())
+    unknown = [word for word in words if vocabulary and word not in vocabulary.words]
+    if unknown:
+        raise SAMAudioError(
+            f"this model does not know {', '.join(map(repr, unknown))}: it knows "
+            f"{', '.join(vocabulary.sounds)}"
+        )
 
 
 def anchors(spans: Sequence[Span], samples: int, sample_rate: int, hop: int) -> mx.array:

@@ -14,14 +14,40 @@ BITS = 16
 HIDDEN = 128  # width of the message embedding, a constant of the reference
 
 
+class Carry:
+    """What each causal layer saw last, so that a stream of chunks equals the whole.
+
+    Layers are met in the same order in every chunk. A fresh Carry stands for the silence of zeros
+    before the first sample.
+    """
+
+    def __init__(self, kept: tuple = ()):
+        self._before, self.kept = iter(kept), []
+
+    def conv(self, layer: Conv1d | StridedConv1d | TransposedConv1d, x: mx.array) -> mx.array:
+        past = next(self._before, None)
+        if past is None:
+            past = mx.zeros((x.shape[0], layer.memory, x.shape[2]), x.dtype)
+        y = layer(x, past)
+        # a chunk may be shorter than what the layer remembers
+        recent = mx.concatenate([past, x], axis=1) if x.shape[1] < layer.memory else x
+        self.kept.append(recent[:, recent.shape[1] - layer.memory :])
+        return y
+
+    def lstm(self, layer: nn.LSTM, x: mx.array) -> mx.array:
+        hidden, cell = layer(x, *next(self._before, (None, None)))
+        self.kept.append((hidden[:, -1], cell[:, -1]))
+        return hidden
+
+
 class ResidualELU(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.block = [Conv1d(channels, channels // 2, 3, causal=True)]
         self.block += [Conv1d(channels // 2, channels, 1)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return x + self.block[1](nn.elu(self.block[0](nn.elu(x))))
+    def __call__(self, x: mx.array, carry: Carry) -> mx.array:
+        return x + self.block[1](nn.elu(carry.conv(self.block[0], nn.elu(x))))
 
 
 class LSTM(nn.Module):
@@ -31,10 +57,10 @@ class LSTM(nn.Module):
         super().__init__()
         self.layers = [nn.LSTM(width, width), nn.LSTM(width, width)]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, carry: Carry) -> mx.array:
         y = x
         for layer in self.layers:
-            y, _ = layer(y)
+            y = carry.lstm(layer, y)
         return x + y
 
 
@@ -61,15 +87,22 @@ class Watermark(nn.Module):
         self.post = Conv1d(widths[-1], 1, 7, causal=True)
         self._gain = widths[-1] / HIDDEN
 
-    def __call__(self, audio: mx.array, message: mx.array) -> mx.array:
-        """audio (B, T, 1), message (B, 16) of zeros and ones -> the mark to add, (B, T, 1)."""
-        h = self.pre(audio)
+    def __call__(
+        self, audio: mx.array, message: mx.array, kept: tuple = ()
+    ) -> tuple[mx.array, tuple]:
+        """audio (B, T, 1), message (B, 16) of zeros and ones -> the mark to add, (B, T, 1).
+
+        T is a multiple of the product of the rates. `kept` is what the call on the samples just
+        before returned as second value; () at the start.
+        """
+        carry = Carry(kept)
+        h = carry.conv(self.pre, audio)
         for residual, conv in self.down:
-            h = conv(nn.elu(residual(h)))
-        h = self.encoder_out(nn.elu(self.encoder_lstm(h)))
+            h = carry.conv(conv, nn.elu(residual(h, carry)))
+        h = carry.conv(self.encoder_out, nn.elu(self.encoder_lstm(h, carry)))
         rows = 2 * mx.arange(BITS) + message.astype(mx.int32)
         h = h + self.message(rows).sum(axis=1, keepdims=True)
-        h = self.decoder_lstm(self.decoder_in(h))
+        h = self.decoder_lstm(carry.conv(self.decoder_in, h), carry)
         for conv, residual in self.up:
-            h = residual(conv(nn.elu(h)))
-        return self._gain * self.post(nn.elu(h))
+            h = residual(carry.conv(conv, nn.elu(h)), carry)
+        return self._gain * carry.conv(self.post, nn.elu(h)), tuple(carry.kept)

@@ -1,0 +1,1 @@
+"""The demo: synthetic sounds and the training of its tiny model."""
