@@ -1,6 +1,7 @@
-"""Sound files: read any as mono at one rate, write one whole or not at all."""
+"""Sound files: read any as mono at one rate, block by block; write one whole or not at all."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +11,65 @@ import soxr
 from .errors import SAMAudioError
 
 SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24"}
+BLOCK = 2**18  # samples read at a time
+WAV_LIMIT = 2**32 - 2**16  # bytes; beyond, RF64, which is wav with long sizes
 
 
 def read(path: str | Path, sample_rate: int) -> np.ndarray:
     """The file's sound, channels averaged, at `sample_rate`: (T,) float32."""
+    return np.concatenate(list(blocks(path, sample_rate)))
+
+
+def blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """The same in consecutive pieces, so that memory does not grow with the file."""
+    path = existing(path)
+    resampler, empty = None, True
+    for block, rate in decoded(path):
+        empty = empty and not len(block)
+        mono = block.mean(axis=1)
+        if rate == sample_rate:
+            yield mono
+            continue
+        resampler = resampler or soxr.ResampleStream(
+            rate, sample_rate, 1, dtype="float32", quality="VHQ"
+        )
+        yield resampler.resample_chunk(mono)
+    if empty:
+        raise SAMAudioError(f"{path} holds no samples")
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise SAMAudioError(f"there is no file {path}")
     if path.stat().st_size == 0:
         raise SAMAudioError(f"{path} is empty")
+    return path
+
+
+def length(path: str | Path, sample_rate: int) -> int | None:
+    """Samples at `sample_rate` that the file's header promises; None where it does not say."""
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        header = soundfile.info(existing(path))
+    except soundfile.LibsndfileError:
+        return None
+    return -(-header.frames * sample_rate // header.samplerate)
+
+
+def decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces (T, channels) float32 at the file's own rate, and that rate."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+                yield block, file.samplerate
     except soundfile.LibsndfileError as error:
-        samples, rate = read_container(path, error)
-    if len(samples) == 0:
-        raise SAMAudioError(f"{path} holds no samples")
-    mono = samples.mean(axis=1)
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate, quality="VHQ")
-    return mono
+        yield from decoded_container(path, error)
 
 
-def read_container(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
-    """What libsndfile cannot read (m4a, mp4, mov, ...), by PyAV: (T, channels) and the rate."""
+def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarray, int]]:
+    """What libsndfile cannot read (m4a, mp4, mov, ...), by PyAV."""
     try:
         import av
     except ImportError:
@@ -45,16 +82,14 @@ def read_container(path: Path, reason: Exception) -> tuple[np.ndarray, int]:
             if not container.streams.audio:
                 raise SAMAudioError(f"{path} has no sound")
             stream = container.streams.audio[0]
-            rate = stream.rate
-            resampler = av.AudioResampler(format="fltp", rate=rate)
-            blocks = [
-                part.to_ndarray().T
-                for frame in [*container.decode(stream), None]
-                for part in resampler.resample(frame)
-            ]
+            resampler = av.AudioResampler(format="fltp", rate=stream.rate)
+            for frame in container.decode(stream):
+                for part in resampler.resample(frame):
+                    yield part.to_ndarray().T, stream.rate
+            for part in resampler.resample(None):
+                yield part.to_ndarray().T, stream.rate
     except av.FFmpegError as error:
         raise SAMAudioError(f"cannot read {path}: {error}") from None
-    return (np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)), rate
 
 
 def writable(path: str | Path) -> Path:
@@ -73,29 +108,71 @@ def writable(path: str | Path) -> Path:
     return path
 
 
-def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:
-    """Write (T,) as 32-bit float wav or 24-bit flac, whole or not at all.
+class Writer:
+    """Writes a file block by block under another name; `close` gives it its own name.
 
-    Returns a sentence if the sound passes full scale. A wav keeps such a peak; a flac cannot, so
-    there the whole file is turned down until it fits.
+    32-bit float wav or 24-bit flac. `notice` is a sentence if the sound passes full scale: a wav
+    keeps such a peak; a flac cannot, so there the whole file is turned down until it fits.
     """
-    path = writable(path)
-    peak, notice = float(np.abs(samples).max(initial=0.0)), None
-    if peak > 1:
-        decibels = 20 * np.log10(peak)
-        notice = f"{path} peaks {decibels:.1f} dB above full scale"
-        if path.suffix.lower() == ".flac":
-            samples = samples / peak
-            notice += f"; flac cannot hold that, so it was turned down by {decibels:.1f} dB"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    kind = path.suffix.lower()
-    try:
-        soundfile.write(
-            temporary, samples, sample_rate, subtype=SUBTYPES[kind], format=kind[1:].upper()
+
+    def __init__(self, path: str | Path, sample_rate: int, samples: int = 0):
+        self.path, self.notice, self._peak = writable(path), None, 0.0
+        self._sample_rate = sample_rate
+        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._kind = "RF64" if 4 * samples > WAV_LIMIT else "WAV"
+        self._file = self._guard(
+            lambda: soundfile.SoundFile(
+                self._part, "w", sample_rate, 1, subtype="FLOAT", format=self._kind
+            )
         )
-        os.replace(temporary, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise SAMAudioError(f"cannot write {path}: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return notice
+
+    def write(self, samples: np.ndarray) -> None:
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0.0)))
+        self._guard(lambda: self._file.write(samples))
+
+    def close(self) -> None:
+        """Finish the file and put it in place."""
+        gain, flac = 1.0, self.path.suffix.lower() == ".flac"
+        if self._peak > 1:
+            decibels = 20 * np.log10(self._peak)
+            self.notice = f"{self.path} peaks {decibels:.1f} dB above full scale"
+            if flac:
+                gain = 1 / self._peak
+                self.notice += (
+                    f"; flac cannot hold that, so it was turned down by {decibels:.1f} dB"
+                )
+        self._guard(self._file.close)
+        if flac:
+            self._guard(lambda: self._to_flac(gain))
+        self._guard(lambda: os.replace(self._part, self.path))
+
+    def discard(self) -> None:
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+    def _to_flac(self, gain: float) -> None:
+        flac = self._part.with_suffix(".flac.part")
+        try:
+            with soundfile.SoundFile(
+                flac, "w", self._sample_rate, 1, subtype="PCM_24", format="FLAC"
+            ) as file:
+                for block in soundfile.blocks(self._part, BLOCK, dtype="float32"):
+                    file.write(gain * block)
+            os.replace(flac, self._part)
+        finally:
+            flac.unlink(missing_ok=True)
+
+    def _guard(self, action):
+        try:
+            return action()
+        except (OSError, soundfile.LibsndfileError) as error:
+            self._part.unlink(missing_ok=True)
+            raise SAMAudioError(f"cannot write {self.path}: {error}") from None
+
+
+def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:
+    """Write (T,) whole or not at all. Returns the notice of a peak above full scale, if any."""
+    writer = Writer(path, sample_rate, len(samples))
+    writer.write(samples)
+    writer.close()
+    return writer.notice

@@ -115,11 +115,11 @@ class DACVAE(nn.Module):
         self.quantizer = Bottleneck(config)
         self.decoder = Decoder(config)
         self.watermark = Watermark(config) if config.watermark else None
-        self._hop_length = config.hop_length
+        self.hop_length = config.hop_length  # samples per latent frame
 
     def encode(self, audio: mx.array) -> mx.array:
         """Waveform (B, T) -> latents (B, N, C). The tail is reflected to a whole frame."""
-        audio = reflect_tail(audio, -audio.shape[1] % self._hop_length)
+        audio = reflect_tail(audio, -audio.shape[1] % self.hop_length)
         dtype = self.quantizer.in_proj.weight.dtype
         return self.quantizer.in_proj(self.encoder(audio[..., None].astype(dtype)))
 
@@ -146,12 +146,12 @@ class DACVAE(nn.Module):
     def encoder_halo(self) -> int:
         """Frames of audio on each side that one latent frame depends on."""
         first, last = self.encoder.needs(0, 0)
-        return -(-max(-first, last - self._hop_length + 1) // self._hop_length)
+        return -(-max(-first, last - self.hop_length + 1) // self.hop_length)
 
     @property
     def decoder_halo(self) -> int:
         """Latent frames on each side that one frame of clean audio depends on."""
-        first, last = self.decoder.needs(0, self._hop_length - 1)
+        first, last = self.decoder.needs(0, self.hop_length - 1)
         return max(-first, last)
 
 

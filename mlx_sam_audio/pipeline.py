@@ -1,7 +1,6 @@
 """One separation from audio and prompt to two waveforms: encode, condition, solve, decode."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,12 +8,13 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
-from . import load, ode
+from . import load, longform, ode
 from .config import ModelConfig
 from .errors import SAMAudioError
 from .network import Condition, Network
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
 from .t5 import Tokenizer
+from .timing import Clock
 from .watermark import BITS
 
 Audio = str | Path | np.ndarray | mx.array
@@ -161,29 +161,112 @@ class SAMAudio:
             for i, wave in enumerate(waves)
         ]
 
-    def samples(self, audio: Audio) -> np.ndarray:
-        """Checked mono samples (T,) float32 at the model's rate."""
-        if isinstance(audio, (str, Path)):
-            wave = audio_files.read(audio, self.sample_rate)
-            where = str(audio)
-        else:
-            wave, where = np.array(audio, dtype=np.float32), "the audio"
-            if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
-                wave = wave.mean(axis=0)
-            if wave.ndim != 1:
-                raise SAMAudioError(
-                    f"audio must be (T,) or (channels, T) at {self.sample_rate} Hz, "
-                    f"not {wave.shape}"
-                )
+    def separate_long(
+        self,
+        audio: Audio,
+        description: str,
+        *,
+        spans: Sequence[Span] = (),
+        window: float = 10.0,
+        overlap: float = 3.0,
+        method: str = "midpoint",
+        steps: int = 16,
+        times: Sequence[float] | None = None,
+        seed: int = 0,
+        noise: mx.array | None = None,
+        message: mx.array | None = None,
+        watermark: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Separation:
+        """Separate audio of any length as one piece: see `longform`.
+
+        window, overlap: seconds that the model sees at once, and that neighbours share. noise
+        (1, N, 2C) covers the whole file. progress(done, total) counts windows x evaluations;
+        when cancel() returns true, `Cancelled` (a SAMAudioError) is raised. The rest is as in
+        `separate`, to which audio of one window or less is given.
+        """
+        options = self.long_options(
+            description, spans, window, overlap, method, steps, times, seed, noise, message,
+            watermark, progress, cancel,
+        )  # fmt: skip
+        clock = Clock()
+        chunks = list(longform.separate(self, audio, description, options, clock=clock))
+        return Separation(
+            target=mx.concatenate([chunk.target for chunk in chunks]),
+            residual=mx.concatenate([chunk.residual for chunk in chunks]),
+            sample_rate=self.sample_rate,
+            seed=seed,
+            spans=options.spans,
+            evaluations=ode.evaluations(method, options.grid),
+            seconds=clock.laps,
+        )
+
+    def stream(
+        self,
+        audio: Audio,
+        description: str,
+        *,
+        spans: Sequence[Span] = (),
+        window: float = 10.0,
+        overlap: float = 3.0,
+        method: str = "midpoint",
+        steps: int = 16,
+        times: Sequence[float] | None = None,
+        seed: int = 0,
+        noise: mx.array | None = None,
+        message: mx.array | None = None,
+        watermark: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Iterator[longform.Chunk]:
+        """Yield consecutive chunks (target, residual, start, sample_rate) as they become final.
+
+        The first one comes after about one window's work. Arguments as in `separate_long`.
+        """
+        options = self.long_options(
+            description, spans, window, overlap, method, steps, times, seed, noise, message,
+            watermark, progress, cancel,
+        )  # fmt: skip
+        return longform.separate(self, audio, description, options, streaming=True)
+
+    def long_options(
+        self, description, spans, window, overlap, method, steps, times, seed, *rest
+    ) -> longform.Options:
+        """Checked before anything is read."""
+        check_seeds(seed, 1)
+        check_words(description, self.config.vocabulary)
+        longform.window_frames(self, window, overlap)
+        grid = ode.grid(method, steps, times)
+        spans = check_prompt(description, spans)
+        return longform.Options(spans, window, overlap, method, grid, seed, *rest)
+
+    def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
+        """(T,) or (channels, T) -> (T,) float32, at least one sample."""
+        wave = np.array(audio, dtype=np.float32)
+        if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
+            wave = wave.mean(axis=0)
+        if wave.ndim != 1:
+            raise SAMAudioError(
+                f"audio must be (T,) or (channels, T) at {self.sample_rate} Hz, not {wave.shape}"
+            )
         if len(wave) == 0:
-            raise SAMAudioError(f"{where} holds no samples")
+            raise SAMAudioError("the audio holds no samples")
+        return wave
+
+    def samples(self, audio: Audio) -> np.ndarray:
+        """Checked mono samples (T,) float32 at the model's rate, short enough for one piece."""
+        is_file = isinstance(audio, (str, Path))
+        where = str(audio) if is_file else "the audio"
+        wave = audio_files.read(audio, self.sample_rate) if is_file else self.mono(audio)
         if not np.isfinite(wave).all():
             raise SAMAudioError(f"{where} holds NaN or infinite samples")
         frames, limit = -(-len(wave) // self.hop_length), self.config.transformer.max_positions
         if frames > limit:
             raise SAMAudioError(
                 f"{where} lasts {len(wave) / self.sample_rate:.0f} s, more than the "
-                f"{limit * self.hop_length / self.sample_rate:.0f} s the model handles in one piece"
+                f"{limit * self.hop_length / self.sample_rate:.0f} s the model takes in one piece: "
+                "use separate_long()"
             )
         return wave
 
@@ -217,8 +300,7 @@ class SAMAudio:
         batch, frames = shape
         shape = (batch, frames, 2 * self.config.codec.codebook_dim)
         if given is None:
-            keys = [mx.random.split(mx.random.key(seed))[0] for seed in seeds]
-            return mx.stack([mx.random.normal(shape[1:], key=key) for key in keys])
+            return mx.stack([noise_of(seed, *shape[1:]) for seed in seeds])
         given = mx.array(given, dtype=mx.float32)
         if given.shape not in (shape, (1, *shape[1:])):
             raise SAMAudioError(f"noise must be {shape} for this audio, not {given.shape}")
@@ -250,16 +332,16 @@ class SAMAudio:
         )
 
 
-class Clock:
-    """Seconds of each stage; a stage ends where its arrays were evaluated."""
+NOISE_BLOCK = 256  # frames
 
-    def __init__(self):
-        self.laps: dict[str, float] = {}
-        self._start = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self._start = now - self._start, now
+def noise_of(seed: int, frames: int, channels: int) -> mx.array:
+    """Gaussian noise (frames, channels), of which more frames only ever extend the end."""
+    key, blocks = mx.random.split(mx.random.key(seed))[0], []
+    for _ in range(0, frames, NOISE_BLOCK):
+        key, block = mx.random.split(key)
+        blocks.append(mx.random.normal((NOISE_BLOCK, channels), key=block))
+    return mx.concatenate(blocks)[:frames]
 
 
 def check_seeds(seed: int, count: int) -> list[int]:

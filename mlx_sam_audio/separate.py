@@ -5,17 +5,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, ode, spectrogram
+from . import audio, load, longform, ode, spectrogram
 from .errors import SAMAudioError
-from .pipeline import SAMAudio, Separation
+from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
+from .timing import Clock
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
         description="Separate the sound you describe from a recording.",
         epilog="Writes the target and the residual (everything else), mono, at the model's rate.",
     )
-    parser.add_argument("-i", "--input", required=True, help="the recording: any audio file")
+    parser.add_argument("-i", "--input", help="the recording: any audio file")
+    parser.add_argument(
+        "--demo", action="store_true", help="separate an example with the bundled model, offline"
+    )
     parser.add_argument("-d", "--description", default="", help='the sound: "dog barking"')
     parser.add_argument(
         "--span",
@@ -39,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=ode.METHODS, default="midpoint", help="ODE solver")
     parser.add_argument("--steps", type=int, default=16, help="solver steps (16)")
     parser.add_argument("--seed", type=int, default=0, help="decides noise and watermark (0)")
+    parser.add_argument(
+        "--window", type=float, default=10.0, help="seconds the model sees at once (10)"
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=3.0, help="seconds that neighbouring windows share (3)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run of the same output"
+    )
     parser.add_argument("--no-watermark", action="store_true", help="decode without the watermark")
     parser.add_argument("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
     parser.add_argument("--metrics-json", metavar="PATH", help="write the report as JSON")
@@ -74,22 +87,28 @@ def progress_bar(verbose: bool) -> Callable[[int, int], None]:
     return show
 
 
-def report(result: Separation, options, model: str, paths, seconds: dict[str, float]) -> dict:
+def report(options, model: SAMAudio, name: str, paths, samples: int, seconds: dict) -> dict:
     """All that is needed to judge a run and to repeat it."""
-    length = result.target.shape[0] / result.sample_rate
+    length = samples / model.sample_rate
+    grid = ode.grid(options.method, options.steps)
+    size, overlap = longform.window_frames(model, options.window, options.overlap)
+    windows = longform.Windows.over(-(-samples // model.hop_length), size, overlap)
     return {
         "input": str(options.input),
         "target": str(paths[0]),
         "residual": str(paths[1]),
-        "model": model,
+        "model": name,
         "description": options.description,
-        "spans": [str(span) for span in result.spans],
+        "spans": options.span,
         "method": options.method,
         "steps": options.steps,
-        "evaluations": result.evaluations,
-        "seed": result.seed,
+        "evaluations": ode.evaluations(options.method, grid),
+        "windows": len(windows.starts),
+        "window": options.window,
+        "overlap": options.overlap,
+        "seed": options.seed,
         "watermark": not options.no_watermark,
-        "sample_rate": result.sample_rate,
+        "sample_rate": model.sample_rate,
         "audio_seconds": length,
         "seconds": seconds,
         "real_time_factor": seconds["total"] / length,
@@ -110,13 +129,16 @@ def table(values: dict) -> str:
             f"memory    peak {values['peak_memory_bytes'] / 2**20:.0f} MiB, "
             f"active {values['active_memory_bytes'] / 2**20:.0f} MiB",
             f"solver    {values['method']}, {values['steps']} steps, "
-            f"{values['evaluations']} evaluations, seed {values['seed']}",
+            f"{values['evaluations']} evaluations, {values['windows']} window"
+            f"{'s' * (values['windows'] > 1)}, seed {values['seed']}",
         ]
     )
 
 
 def separate(options: argparse.Namespace) -> None:
     start = time.perf_counter()
+    if options.input is None:
+        raise SAMAudioError("no input: name a recording with -i, or try --demo")
     ode.grid(options.method, options.steps)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span])
     source = Path(options.input)
@@ -133,35 +155,52 @@ def separate(options: argparse.Namespace) -> None:
     say = print if options.verbose else lambda *_: None
     say(f"loading {name}")
     model = SAMAudio.from_pretrained(name)
-    loaded = time.perf_counter()
+    clock = Clock({"load": time.perf_counter() - start})
+    settings = model.long_options(
+        options.description, spans, options.window, options.overlap, options.method,
+        options.steps, None, options.seed, None, None, not options.no_watermark,
+        progress_bar(options.verbose), None,
+    )  # fmt: skip
     say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
-    mixture = model.samples(source)
-    result = model.separate(
-        mixture,
-        options.description,
-        spans=spans,
-        method=options.method,
-        steps=options.steps,
-        seed=options.seed,
-        watermark=not options.no_watermark,
-        progress=progress_bar(options.verbose),
+    state = paths[0].with_name(f".{paths[0].name}.resume")
+    run = longform.separate(
+        model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
-    for notice in result.save(*paths):
-        print(f"note: {notice}", file=sys.stderr)
+    samples = write(run, paths, model.sample_rate, audio.length(source, model.sample_rate) or 0)
+    state.unlink(missing_ok=True)
 
     if options.spectrogram:
-        rows = {
-            f"mixture: {source.name}": mixture,
-            f"target: {options.description}": np.array(result.target),
-            "residual": np.array(result.residual),
-        }
-        spectrogram.save(options.spectrogram, rows, result.sample_rate, spans)
-    seconds = {"load": loaded - start, **result.seconds, "total": time.perf_counter() - start}
-    values = report(result, options, name, paths, seconds)
+        titles = (f"mixture: {source.name}", f"target: {options.description}", "residual")
+        files = (audio.blocks(path, model.sample_rate) for path in (source, *paths))
+        rows = dict(zip(titles, files, strict=True))
+        spectrogram.save(options.spectrogram, rows, samples, model.sample_rate, spans)
+    seconds = {**clock.laps, "total": time.perf_counter() - start}
+    values = report(options, model, name, paths, samples, seconds)
     if not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0":
         print(table(values))
     if options.metrics_json:
         write_json(Path(options.metrics_json), values)
+
+
+def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) -> int:
+    """Write both stems as they come, whole or not at all; returns the samples written."""
+    writers, done = [], 0
+    try:
+        writers += [audio.Writer(path, sample_rate, samples) for path in paths]
+        for chunk in run:
+            for writer, stem in zip(writers, (chunk.target, chunk.residual), strict=True):
+                writer.write(np.array(stem))
+            done += chunk.target.shape[0]
+        for writer in writers:
+            writer.close()
+    except BaseException:  # Ctrl-C too must leave no half file
+        for writer in writers:
+            writer.discard()
+        raise
+    for writer in writers:
+        if writer.notice:
+            print(f"note: {writer.notice}", file=sys.stderr)
+    return done
 
 
 def check_folder(path: Path) -> None:
@@ -185,12 +224,17 @@ def write_json(path: Path, values: dict) -> None:
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        separate(options)
+        if options.demo:
+            from .demo import example
+
+            example.run(Path.cwd())
+        else:
+            separate(options)
     except SAMAudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped; no output was written; --resume goes on", file=sys.stderr)
         return 130
     return 0
 

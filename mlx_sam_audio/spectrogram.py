@@ -1,6 +1,7 @@
 """A picture of one separation: mixture, target and residual on one time axis."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ FLOOR = -80  # dB below the loudest point of the mixture
 
 def save(
     path: str | Path,
-    rows: dict[str, np.ndarray],  # title -> (T,), the mixture first
+    rows: dict[str, Iterable[np.ndarray]],  # title -> blocks of samples, the mixture first
+    samples: int,
     sample_rate: int,
     spans: Sequence[Span] = (),
 ) -> None:
@@ -25,9 +27,9 @@ def save(
         raise SAMAudioError(
             "pictures need matplotlib: `pip install 'mlx-sam-audio[plot]'`"
         ) from None
-    levels = {title: decibels(samples, sample_rate) for title, samples in rows.items()}
+    levels = {title: decibels(blocks, samples, sample_rate) for title, blocks in rows.items()}
     top = max(next(iter(levels.values())).max(), FLOOR)
-    seconds = max(map(len, rows.values())) / sample_rate
+    seconds = samples / sample_rate
     figure = Figure(figsize=(10, 2.2 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, (title, level) in zip(axes, levels.items(), strict=True):
@@ -54,14 +56,18 @@ def save(
         raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
 
 
-def decibels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Log power (frames, bins) in windows of about 32 ms, at most 1200 of them."""
+def decibels(blocks: Iterable[np.ndarray], samples: int, sample_rate: int) -> np.ndarray:
+    """Log power (columns, bins) of windows of about 32 ms, at most some 1200 of them."""
     size = 2 ** round(np.log2(0.032 * sample_rate))
-    hop = max(size // 4, len(samples) // 1200)
-    padded = np.pad(np.asarray(samples, np.float32), (size // 2, size))
-    count = 1 + len(samples) // hop
+    hop = max(size // 4, samples // 1200)
     window = np.hanning(size).astype(np.float32)
-    starts = hop * np.arange(count)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts] * window
-    power = np.square(np.abs(np.fft.rfft(frames, axis=1))) / window.sum() ** 2
+    columns, held, start = [], np.zeros(size // 2, np.float32), 0  # start of the next column
+    for block in itertools.chain(blocks, [np.zeros(size, np.float32)]):
+        held = np.concatenate([held, block])
+        while start + size <= len(held):
+            columns.append(np.abs(np.fft.rfft(held[start : start + size] * window)))
+            start += hop
+        drop = min(start, len(held))
+        held, start = held[drop:], start - drop
+    power = np.square(np.stack(columns)) / window.sum() ** 2
     return 10 * np.log10(power + 1e-12)

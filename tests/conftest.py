@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -7,6 +8,7 @@ from safetensors import safe_open
 
 from convert.__main__ import convert
 from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.network import Network
 
 TINY = Path(__file__).parent / "golden" / "tiny"
 
@@ -42,6 +44,24 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder) -> SAMAudio:
     return SAMAudio.from_pretrained(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def toy(tiny) -> SAMAudio:
+    """Random weights, 1000 Hz, hop 8: for what holds whatever the weights, in little time."""
+    codec = replace(
+        tiny.config.codec,
+        sample_rate=1000,
+        encoder_rates=(2, 4),
+        decoder_rates=(4, 2),
+        decoder_dim=8,
+        codebook_dim=4,
+        watermark=False,
+    )
+    transformer = replace(tiny.config.transformer, out_channels=8)
+    config = replace(tiny.config, codec=codec, transformer=transformer, vision=None)
+    mx.random.seed(0)
+    return SAMAudio(config, Network(config), tiny.tokenizer)
 
 
 @pytest.fixture

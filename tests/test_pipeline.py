@@ -124,7 +124,7 @@ def test_save(tiny, tmp_path):
         (np.zeros((3, 2, 100)), "must be"),
         (np.zeros((100, 2)), r"\(T,\) or \(channels, T\)"),
         ("nowhere.wav", "there is no file nowhere.wav"),
-        (np.zeros(1920 * 10_001, np.float32), "the 400 s the model handles in one piece"),
+        (np.zeros(1920 * 10_001, np.float32), "the 400 s the model takes in one piece"),
     ],
 )
 def test_bad_audio(tiny, audio, message):

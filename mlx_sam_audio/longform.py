@@ -1,0 +1,406 @@
+"""Files of any length as one coherent piece.
+
+Overlapping windows solve one ODE: at every evaluation their velocities are cross-faded into one
+field over the whole file (MultiDiffusion, Bar-Tal et al., 2023), which starts from one noise.
+`stream` does the same with one window after the other, each following, where it overlaps, the
+trajectory that was fixed before it. N latent frames of the file, W of a window, C channels.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from . import audio as audio_files
+from . import chunks, ode
+from .errors import SAMAudioError
+from .prompts import Span, anchors
+from .timing import Clock
+
+WINDOWS_AT_ONCE = 4
+
+
+class Cancelled(SAMAudioError):
+    """The caller's `cancel` said so."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a stream; pieces follow one another without gap or overlap."""
+
+    target: mx.array  # (t,) float32
+    residual: mx.array  # (t,) float32
+    start: float  # seconds
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows of `size` frames start, and how they blend over `frames` frames."""
+
+    starts: tuple[int, ...]
+    size: int
+    frames: int
+
+    @classmethod
+    def over(cls, frames: int, size: int, overlap: int) -> "Windows":
+        """The last window ends with the file, so all are equal and no frame is padding."""
+        if frames <= size:
+            return cls((0,), frames, frames)
+        return cls((*range(0, frames - size, size - overlap), frames - size), size, frames)
+
+    def weights(self) -> np.ndarray:
+        """Cross-fade weights (windows, W); at every frame of the file they sum to one."""
+        rows = np.ones((len(self.starts), self.size), np.float32)
+        for k in range(1, len(self.starts)):
+            shared = self.starts[k - 1] + self.size - self.starts[k]
+            ramp = ((np.arange(shared) + 0.5) / max(shared, 1)).astype(np.float32)
+            rows[k, :shared] *= ramp
+            rows[k - 1, self.size - shared :] *= ramp[::-1]
+        total = np.zeros(self.frames, np.float32)
+        for start, row in zip(self.starts, rows, strict=True):
+            total[start : start + self.size] += row
+        return np.stack(
+            [row / total[s : s + self.size] for s, row in zip(self.starts, rows, strict=True)]
+        )
+
+
+def window_frames(model, window: float, overlap: float) -> tuple[int, int]:
+    """Checked lengths in frames of window and overlap, given in seconds."""
+    rate = model.sample_rate / model.hop_length
+    if not 0 <= overlap < window:
+        raise SAMAudioError(f"the overlap ({overlap:g} s) must be shorter than the window")
+    size, shared = round(window * rate), round(overlap * rate)
+    codec = model.network.audio_codec
+    least = 2 * max(codec.encoder_halo, codec.decoder_halo) + 1
+    most = model.config.transformer.max_positions
+    if not least <= size <= most:
+        raise SAMAudioError(
+            f"the window ({window:g} s) must last from {least / rate:.2f} s, the codec's receptive "
+            f"field, to {most / rate:.0f} s, the model's rotary table"
+        )
+    return size, min(shared, size - 1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of a long run, as in `SAMAudio.separate_long`."""
+
+    spans: tuple[Span, ...]
+    window: float
+    overlap: float
+    method: str
+    grid: list[float]
+    seed: int
+    noise: mx.array | None
+    message: mx.array | None
+    watermark: bool
+    progress: Callable[[int, int], None] | None
+    cancel: Callable[[], bool] | None
+
+
+class Mixture:
+    """The file's latents, encoded as far as somebody asked for them."""
+
+    def __init__(self, model, blocks: Iterator[np.ndarray], samples: int | None):
+        codec, channels = model.network.audio_codec, model.config.codec.codebook_dim
+        self._pieces, self._done = chunks.encode(codec, blocks), 0
+        if samples is None:
+            pieces = [(np.array(z[0].astype(mx.float32)), n) for z, n in self._pieces]
+            self._latents = np.concatenate([z for z, _ in pieces])
+            self.samples, self._done = sum(n for _, n in pieces), len(self._latents)
+        else:
+            self._latents = np.zeros((-(-samples // model.hop_length), channels), np.float32)
+            self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self._latents)
+
+    def __getitem__(self, cut: slice) -> np.ndarray:
+        """Latents (n, C) of some frames."""
+        while self._done < min(len(self) if cut.stop is None else cut.stop, len(self)):
+            latents, samples = next(self._pieces, (None, 0))
+            if latents is None or self._done + latents.shape[1] > len(self):
+                raise SAMAudioError("the file is not as long as its header says: convert it to wav")
+            self._latents[self._done : self._done + latents.shape[1]] = np.array(
+                latents[0].astype(mx.float32)
+            )
+            self._done += latents.shape[1]
+        return self._latents[cut]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Everything encoded once: text features, and the anchors' spans."""
+
+    text: mx.array  # (1, L, d_model)
+    mask: mx.array  # (1, L)
+    spans: tuple[Span, ...]
+
+
+class Progress:
+    """Counts window evaluations, shows progress and lets the caller stop."""
+
+    def __init__(self, progress: Callable | None, cancel: Callable | None, total: int):
+        self._progress, self._cancel, self._total, self._done = progress, cancel, total, 0
+
+    def skip(self, count: int) -> None:
+        """What an interrupted run did already."""
+        self._done += count
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        if self._cancel is not None and self._cancel():
+            raise Cancelled("stopped on request; nothing was written")
+
+
+def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
+    """Velocities of B equal windows: x (B, W, 2C), latents (B, W, C), rows of anchors (B, W)."""
+    batch = len(x)
+    condition = model.network.condition(
+        mx.array(latents),
+        mx.broadcast_to(prompt.text, (batch, *prompt.text.shape[1:])),
+        mx.broadcast_to(prompt.mask, (batch, *prompt.mask.shape[1:])),
+        mx.array(rows),
+    )
+    return np.array(model.network.velocity(mx.array(x), mx.full((batch,), t), condition))
+
+
+def solve(
+    model, prompt: Prompt, latents, noise, windows: Windows, grid, method, progress, saved=None
+):
+    """The state at t = 1 of the whole file, (N, 2C): all windows in step.
+
+    saved: a `Checkpoint`, which gives the step to start from and takes every further one.
+    """
+    rows = frame_anchors(model, prompt.spans, len(latents))
+    weights = windows.weights()
+
+    def field(t: float, x: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(x)
+        for k in range(0, len(windows.starts), WINDOWS_AT_ONCE):
+            starts = windows.starts[k : k + WINDOWS_AT_ONCE]
+            cut = [slice(s, s + windows.size) for s in starts]
+            stacks = (np.stack([values[c] for c in cut]) for values in (x, latents, rows))
+            for c, w, v in zip(
+                cut, weights[k:], velocities(model, prompt, *stacks, t), strict=False
+            ):
+                out[c] += w[:, None] * v
+            progress.advance(len(starts))
+        return out
+
+    done, start = (0, noise) if saved is None else saved.load(noise)
+    progress.skip(done * len(windows.starts) * ode.evaluations(method, grid[:2]))
+    end = start
+    for step, end in enumerate(ode.integrate(field, start, grid[done:], method), done + 1):
+        if saved is not None:
+            saved.save(step, end)
+    return end
+
+
+def frame_anchors(model, spans: tuple[Span, ...], frames: int) -> np.ndarray:
+    """Anchors of frames 0..N of the file, (N,) int32; spans were checked before."""
+    hop = model.hop_length
+    return np.array(anchors(spans, frames * hop, model.sample_rate, hop))
+
+
+def follow(model, prompt: Prompt, latents, noise, windows, grid, method, progress) -> Iterator:
+    """States at t = 1, window after window: consecutive pieces (n, 2C) that are final.
+
+    In the overlap the velocity fades from the one that the windows before used, at the same
+    times, to the window's own; so it starts on their trajectory and no seam shows.
+    """
+    rows = frame_anchors(model, prompt.spans, len(latents))
+    fixed: list[np.ndarray] = []  # velocities of every evaluation on the frames that overlap
+    for k, start in enumerate(windows.starts):
+        cut = slice(start, start + windows.size)
+        after = windows.starts[k + 1] if k + 1 < len(windows.starts) else None
+        before, fixed = fixed, []
+
+        def field(t: float, x: np.ndarray, cut=cut, before=before, fixed=fixed, after=after):
+            v = velocities(model, prompt, x[None], latents[cut][None], rows[cut][None], t)[0]
+            if before:
+                old = before[len(fixed)]
+                ramp = ((np.arange(len(old), dtype=np.float32) + 0.5) / len(old))[:, None]
+                v[: len(old)] = (1 - ramp) * old + ramp * v[: len(old)]
+            fixed.append(v[after - cut.start :].copy() if after is not None else v[:0])
+            progress.advance(1)
+            return v
+
+        *_, x = ode.integrate(field, noise[cut], grid, method)
+        yield x if after is None else x[: after - start]
+
+
+def separate(
+    model, audio, description: str, options: Options, streaming=False, saved=(), clock=None
+) -> Iterator[Chunk]:
+    """Pieces of target and residual from the start of the file to its end.
+
+    saved: path of the checkpoint and whether to resume from it, for a run that is not streaming.
+    The caller removes it once the result is safe. clock: takes the seconds of each stage.
+    """
+    clock = clock or Clock()
+    size, overlap = window_frames(model, options.window, options.overlap)
+    blocks, samples = source(model, audio)
+    opening, blocks = peek(blocks, size * model.hop_length + 1)
+    if len(opening) <= size * model.hop_length:  # one window: exactly what separate() does
+        yield from whole(model, opening, description, options, clock)
+        return
+    if samples is not None:
+        anchors(options.spans, samples, model.sample_rate, model.hop_length)
+    mixture = Mixture(model, blocks, samples if streaming else None)
+    anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
+    tokens, mask = model.tokenizer([description])
+    prompt = Prompt(model.network.text_encoder(tokens, mask), mask, options.spans)
+    mx.eval(prompt.text, prompt.mask)
+    clock.lap("encode")
+
+    seeds = [options.seed]
+    noise = np.array(model.noise((1, len(mixture)), seeds, options.noise)[0])
+    message = model.message(seeds, options.message, options.watermark)
+    windows = Windows.over(len(mixture), size, overlap)
+    total = len(windows.starts) * ode.evaluations(options.method, options.grid)
+    job = (
+        model,
+        prompt,
+        mixture,
+        noise,
+        windows,
+        options.grid,
+        options.method,
+        Progress(options.progress, options.cancel, total),
+    )
+    checkpoint = None
+    if streaming:
+        states = follow(*job)
+    else:
+        if saved:
+            checkpoint = Checkpoint(saved[0], identity(model, prompt, mixture, options), saved[1])
+        state = solve(*job, checkpoint)
+        clock.lap("solve")
+        states = (state[i : i + chunks.FRAMES] for i in range(0, len(state), chunks.FRAMES))
+    yield from decoded(model, states, message, mixture.samples)
+    clock.lap("solve and decode" if streaming else "decode")
+
+
+def whole(model, samples: np.ndarray, description, options: Options, clock) -> Iterator[Chunk]:
+    result = model.separate(
+        samples,
+        description,
+        spans=options.spans,
+        method=options.method,
+        times=options.grid,
+        seed=options.seed,
+        noise=options.noise,
+        message=options.message,
+        watermark=options.watermark,
+        progress=options.progress,
+    )
+    clock.laps.update(result.seconds)
+    yield Chunk(result.target, result.residual, 0.0, result.sample_rate)
+
+
+def decoded(model, states: Iterator[np.ndarray], message, samples: int) -> Iterator[Chunk]:
+    """Final states (n, 2C) -> waveforms, cut to the file's length."""
+    channels, done = model.config.codec.codebook_dim, 0
+    stems = (mx.array(x).reshape(len(x), 2, channels).swapaxes(0, 1) for x in states)
+    for audio in chunks.decode(model.network.audio_codec, stems, message):
+        audio = audio[:, : samples - done]
+        yield Chunk(audio[0], audio[1], done / model.sample_rate, model.sample_rate)
+        done += audio.shape[1]
+
+
+def source(model, audio) -> tuple[Iterator[np.ndarray], int | None]:
+    """Checked blocks of mono samples, and how many there are if that is known beforehand."""
+    if isinstance(audio, (str, Path)):
+        blocks = audio_files.blocks(audio, model.sample_rate)
+        return finite(blocks, str(audio)), audio_files.length(audio, model.sample_rate)
+    samples = model.mono(audio)
+    pieces = (samples[i : i + audio_files.BLOCK] for i in range(0, len(samples), audio_files.BLOCK))
+    return finite(pieces, "the audio"), len(samples)
+
+
+def finite(blocks: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise SAMAudioError(f"{where} holds NaN or infinite samples")
+        yield block
+
+
+def peek(blocks: Iterator[np.ndarray], count: int) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+    """The first `count` samples or somewhat more, and all blocks again from the start."""
+    seen, length = [], 0
+    for block in blocks:
+        seen.append(block)
+        length += len(block)
+        if length >= count:
+            break
+    return np.concatenate(seen), itertools.chain(seen, blocks)
+
+
+def identity(model, prompt: Prompt, mixture: Mixture, options: Options) -> dict[str, str]:
+    """Fingerprints of all that decides the result, so that nothing else is resumed."""
+    network = model.network
+    layers = (network.proj.noisy, network.memory_proj, network.transformer.t_block)
+    weights = [layer.weight.astype(mx.float32) for layer in layers]
+    return {
+        "file": digest(mixture[:]),
+        "model": digest(model.config, *weights),
+        "prompt": digest(prompt.text.astype(mx.float32), prompt.spans),
+        "settings": digest(
+            options.window, options.overlap, options.method, options.grid, options.seed,
+            options.noise, options.message, options.watermark,
+        ),
+    }  # fmt: skip
+
+
+class Checkpoint:
+    """The state after a solver step, in a file beside the output, replaced atomically."""
+
+    def __init__(self, path: str | Path, identity: dict[str, str], resume: bool):
+        self.path, self._identity, self._resume = Path(path), identity, resume
+
+    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray]:
+        """Step and state to go on from; the beginning if there is nothing to resume."""
+        if not self._resume or not self.path.exists():
+            return 0, noise
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                identity, step, x = json.loads(str(saved["identity"])), saved["step"], saved["x"]
+        except (OSError, ValueError, KeyError) as error:
+            raise SAMAudioError(f"{self.path} is damaged ({error}): remove it") from None
+        changed = [name for name, value in self._identity.items() if identity.get(name) != value]
+        if changed:
+            raise SAMAudioError(
+                f"cannot resume: {' and '.join(changed)} differ from the interrupted run in "
+                f"{self.path}; repeat them, or start over without --resume"
+            )
+        return int(step), x
+
+    def save(self, step: int, x: np.ndarray) -> None:
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:
+            with open(part, "wb") as file:
+                np.savez(file, identity=json.dumps(self._identity), step=step, x=x)
+            os.replace(part, self.path)
+        except OSError as error:
+            raise SAMAudioError(f"cannot write {self.path}: {error.strerror}") from None
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def digest(*values) -> str:
+    """One fingerprint of arrays and of anything that prints."""
+    sha = hashlib.sha256()
+    for value in values:
+        arrays = isinstance(value, (np.ndarray, mx.array))
+        sha.update(np.ascontiguousarray(value).tobytes() if arrays else repr(value).encode())
+    return sha.hexdigest()

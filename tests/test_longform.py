@@ -1,0 +1,271 @@
+"""Long files: exact chunks, one field, no drift, no matter how the windows lie."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import mlx.core as mx
+import numpy as np
+import parity
+import pytest
+import soundfile
+
+from mlx_sam_audio import SAMAudioError, Span, chunks, longform, ode
+
+HOP = 1920
+NOISE = np.random.default_rng(0).normal(0, 0.1, 60 * HOP).astype(np.float32)
+FAST = dict(method="euler", steps=2)
+SHORT = dict(window=0.8, overlap=0.24, **FAST)  # 20 and 6 frames
+
+
+def pieces(samples: np.ndarray, size: int):
+    return (samples[i : i + size] for i in range(0, len(samples), size))
+
+
+def joined(stream) -> tuple[mx.array, mx.array]:
+    parts = list(stream)
+    return tuple(mx.concatenate([getattr(p, n) for p in parts]) for n in ("target", "residual"))
+
+
+@pytest.mark.parametrize("frames, block", [(1, 999), (3, 5000), (7, 1920), (250, 4321)])
+@pytest.mark.parametrize("samples", [1, 1921, 21 * HOP, 23 * HOP + 17])
+def test_encoding_in_chunks_is_exact(tiny, samples, frames, block):
+    codec = tiny.network.audio_codec
+    parts = list(chunks.encode(codec, pieces(NOISE[:samples], block), frames))
+    whole = codec.encode(mx.array(NOISE[:samples])[None])
+    assert sum(count for _, count in parts) == samples
+    assert parity.relative_error(mx.concatenate([z for z, _ in parts], axis=1), whole) < 2e-6
+
+
+@pytest.mark.parametrize("frames, part", [(1, 40), (5, 3), (8, 8), (250, 11)])
+def test_decoding_in_chunks_is_exact(tiny, frames, part):
+    codec = tiny.network.audio_codec
+    latents = mx.random.normal((2, 29, 8), key=mx.random.key(1))
+    message = mx.random.bernoulli(0.5, (2, 16), key=mx.random.key(2))
+    parts = (latents[:, i : i + part] for i in range(0, 29, part))
+    audio = mx.concatenate(list(chunks.decode(codec, parts, message, frames)), axis=1)
+    assert parity.relative_error(audio, codec.decode(latents, message)) < 2e-6
+
+
+def test_a_smaller_halo_would_not_do(tiny):
+    """The receptive field is computed from the layers, and it is not too large."""
+    codec = tiny.network.audio_codec
+    assert (codec.encoder_halo, codec.decoder_halo) == (6, 8)
+    latents = mx.random.normal((1, 40, 8), key=mx.random.key(1))
+    bumped = mx.concatenate([latents[:, :20], latents[:, 20:21] + 1, latents[:, 21:]], axis=1)
+    change = mx.abs(codec.decode_clean(latents) - codec.decode_clean(bumped))[0]
+    touched = np.flatnonzero(np.array(change)) // HOP
+    assert touched.min() == 20 - codec.decoder_halo and touched.max() <= 20 + codec.decoder_halo
+
+
+@pytest.mark.parametrize("frames", [20, 21, 33, 50, 61])
+@pytest.mark.parametrize("size, overlap", [(20, 6), (20, 0), (20, 19), (20, 13)])
+def test_windows_are_a_partition_of_unity(frames, size, overlap):
+    windows = longform.Windows.over(frames, size, overlap)
+    weights, total = windows.weights(), np.zeros(frames)
+    assert weights.min() >= 0
+    for start, row in zip(windows.starts, weights, strict=True):
+        total[start : start + windows.size] += row
+    assert np.allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [20 * HOP, 9_001])
+def test_one_window_is_separate(tiny, samples):
+    wave, prompt = NOISE[:samples], dict(spans=[Span("+", 0.04, 0.15)], seed=3)
+    result = tiny.separate(wave, "dog", **prompt, **FAST)
+    long = tiny.separate_long(wave, "dog", **prompt, **SHORT)
+    assert mx.array_equal(result.target, long.target)
+    assert mx.array_equal(result.residual, long.residual)
+    target, _ = joined(tiny.stream(wave, "dog", **prompt, **SHORT))
+    assert mx.array_equal(result.target, target)
+
+
+def test_batching_windows_changes_nothing(toy, monkeypatch):
+    results = []
+    for count in (1, 3, 8):
+        monkeypatch.setattr(longform, "WINDOWS_AT_ONCE", count)
+        results.append(toy.separate_long(NOISE[:1600], "dog", window=0.4, overlap=0.1, **FAST))
+    assert parity.relative_error(results[1].target, results[0].target) < 1e-4
+    assert parity.relative_error(results[2].target, results[0].target) < 1e-4
+
+
+def test_windows_share_one_field(toy):
+    """Each frame is moved by the cross-faded velocity, whatever windows it is in."""
+    frames, size, overlap = 33, 20, 6
+    latents = np.random.default_rng(0).normal(size=(frames, 4)).astype(np.float32)
+    windows = longform.Windows.over(frames, size, overlap)
+    tokens, mask = toy.tokenizer(["dog"])
+    prompt = longform.Prompt(toy.network.text_encoder(tokens, mask), mask, ())
+    noise = np.array(toy.noise((1, frames), [0], None)[0])
+    expected = noise.copy()
+    for start, weight in zip(windows.starts, windows.weights(), strict=True):
+        cut = slice(start, start + size)
+        rows = np.zeros((1, size), np.int32)
+        v = longform.velocities(toy, prompt, noise[None, cut], latents[None, cut], rows, 0)
+        expected[cut] += weight[:, None] * v[0]
+    progress = longform.Progress(None, None, 1)
+    state = longform.solve(toy, prompt, latents, noise, windows, [0, 1], "euler", progress)
+    assert parity.relative_error(state, expected) < 1e-6
+
+
+CASES = [
+    (samples, window, overlap)
+    for samples in (801, 1_000, 1_603, 2_400, 3_999)
+    for window, overlap in ((0.4, 0.1), (0.44, 0.0), (0.5, 0.47), (0.61, 0.333), (0.7, 0.5))
+]
+
+
+@pytest.mark.parametrize("samples, window, overlap", CASES)
+def test_length_and_alignment(toy, monkeypatch, samples, window, overlap):
+    """With a model that returns the mixture itself, output frames are the input frames."""
+
+    def mixture_as_target(model, prompt, x, latents, rows, t):
+        return np.concatenate([latents, latents], axis=-1) - x
+
+    monkeypatch.setattr(longform, "velocities", mixture_as_target)
+    wave, codec = NOISE[:samples], toy.network.audio_codec
+    expected = codec.decode_clean(codec.encode(mx.array(wave)[None]))[0, :samples]
+    options = dict(window=window, overlap=overlap, method="euler", steps=1)
+    result = toy.separate_long(wave, "dog", **options)
+    assert result.target.shape == result.residual.shape == (samples,)
+    assert parity.relative_error(result.target, expected) < 1e-4
+    target, residual = joined(toy.stream(wave, "dog", **options))
+    assert parity.relative_error(target, expected) < 1e-4
+    assert parity.relative_error(residual, expected) < 1e-4
+
+
+def test_spans_reach_every_window(tiny, monkeypatch):
+    seen = {}
+    velocities = longform.velocities
+
+    def spy(model, prompt, x, latents, rows, t):
+        for i, row in enumerate(rows):
+            seen[latents[i].tobytes()] = row
+        return velocities(model, prompt, x, latents, rows, t)
+
+    monkeypatch.setattr(longform, "velocities", spy)
+    frames = 46  # windows of frames 0-19, 14-33, 26-45
+    spans = [Span("+", 0.6, 0.8), Span("-", 33 * 0.04, 46 * 0.04)]
+    tiny.separate_long(NOISE[: frames * HOP], "dog", spans=spans, **SHORT)
+    rows = list(seen.values())
+    assert [np.flatnonzero(row == 1).tolist() for row in rows] == [
+        list(range(15, 20)),
+        list(range(1, 6)),
+        [],
+    ]
+    assert [np.flatnonzero(row == 2).tolist() for row in rows] == [[], [19], list(range(7, 20))]
+
+
+def test_a_stream_yields_before_the_file_ends(tiny, tmp_path):
+    soundfile.write(tmp_path / "a.wav", NOISE, 48_000, subtype="FLOAT")
+    done = []
+    stream = tiny.stream(
+        tmp_path / "a.wav", "dog", progress=lambda n, total: done.append(n / total), **SHORT
+    )
+    first = next(stream)
+    assert first.start == 0 and first.target.shape[0] == (20 - 6 - 8) * HOP
+    assert done[-1] <= 0.3
+    rest = list(stream)
+    starts = [round(chunk.start * 48_000) for chunk in (first, *rest)]
+    lengths = [chunk.target.shape[0] for chunk in (first, *rest)]
+    assert starts == np.cumsum([0, *lengths[:-1]]).tolist()
+    assert sum(lengths) == len(NOISE) and done[-1] == 1
+
+
+def test_a_stream_goes_on_where_it_was(toy):
+    """What is yielded before the next window starts is what the window alone makes of it, and the
+    next window starts on the velocities that were fixed."""
+    latents = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    noise, windows = np.array(toy.noise((1, 40), [0], None)[0]), longform.Windows.over(40, 20, 6)
+    tokens, mask = toy.tokenizer(["dog"])
+    prompt = longform.Prompt(toy.network.text_encoder(tokens, mask), mask, ())
+    progress = longform.Progress(None, None, 1)
+    times = ode.grid("midpoint", 3)
+    first, second, _ = longform.follow(
+        toy, prompt, latents, noise, windows, times, "midpoint", progress
+    )
+    alone = longform.solve(
+        toy, prompt, latents[:20], noise[:20], longform.Windows.over(20, 20, 6), times,
+        "midpoint", progress,
+    )  # fmt: skip
+    assert parity.relative_error(first, alone[:14]) < 1e-5
+    near, far = (np.linalg.norm(second[i] - alone[14 + i]) for i in (0, 5))
+    assert near < 0.3 * far
+
+
+def test_a_file_and_an_array_are_the_same(tiny, tmp_path):
+    soundfile.write(tmp_path / "a.wav", NOISE, 48_000, subtype="FLOAT")
+    from_file = tiny.separate_long(tmp_path / "a.wav", "dog", seed=2, **SHORT)
+    from_array = tiny.separate_long(NOISE, "dog", seed=2, **SHORT)
+    assert parity.relative_error(from_file.target, from_array.target) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(window=1, overlap=1), "shorter than the window"),
+        (dict(window=1, overlap=-0.1), "shorter than the window"),
+        (dict(window=0.5, overlap=0.1), "receptive field"),
+        (dict(window=401, overlap=3), "rotary table"),
+        (dict(spans=[Span("+", 1, 3)]), "ends after the audio"),
+        (dict(description=""), "prompt is empty"),
+        (dict(noise=np.zeros((1, 5, 16))), r"noise must be \(1, 60, 16\)"),
+    ],
+)
+def test_bad_options(tiny, options, message):
+    with pytest.raises(SAMAudioError, match=message):
+        tiny.separate_long(NOISE, **{"description": "dog", **SHORT, **options})
+
+
+def test_cancel(tiny):
+    calls = []
+    with pytest.raises(longform.Cancelled):
+        tiny.separate_long(NOISE, "dog", cancel=lambda: calls.append(0) or len(calls) > 1, **SHORT)
+    assert len(calls) == 2
+
+
+@pytest.fixture
+def long_file(tmp_path):
+    soundfile.write(tmp_path / "long.wav", NOISE, 48_000, subtype="FLOAT")
+    return tmp_path
+
+
+def command(folder, model, *more):
+    line = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", str(model), "-i", "long.wav"]
+    line += ["-d", "dog", "--window", "0.8", "--overlap", "0.24", "--method", "euler"]
+    return subprocess.Popen(
+        [*line, "--steps", "40", *more], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_resume_after_kill(tiny_folder, long_file):
+    assert command(long_file, tiny_folder, "-o", "whole.wav").wait() == 0
+    process = command(long_file, tiny_folder, "-o", "killed.wav")
+    state = long_file / ".killed.wav.resume"
+    while not state.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (long_file / "killed.wav").exists()
+    with np.load(state) as saved:
+        assert 1 <= saved["step"] < 40
+
+    other = command(long_file, tiny_folder, "-o", "killed.wav", "--resume", "--seed", "1")
+    assert other.wait() == 2
+    assert b"settings differ from the interrupted run" in other.stderr.read()
+    again = command(
+        long_file, tiny_folder, "-o", "killed.wav", "--resume", "--metrics-json", "run.json"
+    )
+    assert again.wait() == 0
+    for name in ("", ".residual"):
+        whole, killed = (
+            soundfile.read(long_file / f"{run}{name}.wav", dtype="float32")[0]
+            for run in ("whole", "killed")
+        )
+        assert np.array_equal(whole, killed)
+    assert not state.exists()
+    assert json.loads((long_file / "run.json").read_text())["windows"] == 4
