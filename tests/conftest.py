@@ -1,33 +1,18 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from safetensors import safe_open
 
+from benchmarks.parity import TINY, Golden
 from convert.__main__ import convert
 from mlx_sam_audio import SAMAudio
 from mlx_sam_audio.network import Network
-
-TINY = Path(__file__).parent / "golden" / "tiny"
 
 
 def pytest_addoption(parser):
     parser.addoption("--model", help="a converted model, for -m weights")
     parser.addoption("--golden", help="its golden.safetensors, for -m weights")
-
-
-class Golden:
-    """Golden tensors and what is said about them."""
-
-    def __init__(self, path: Path):
-        self.tensors = mx.load(str(path))
-        with safe_open(path, framework="numpy") as file:
-            self.meta = json.loads(file.metadata()["golden"])
-
-    def __getitem__(self, name: str) -> mx.array:
-        return self.tensors[name]
 
 
 @pytest.fixture(scope="session")

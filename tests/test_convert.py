@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 
+from benchmarks.parity import TINY
 from convert import folder as folders
 from convert.__main__ import convert, main
 from convert.sam_audio import LEFT_OUT

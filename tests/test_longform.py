@@ -9,10 +9,10 @@ import time
 
 import mlx.core as mx
 import numpy as np
-import parity
 import pytest
 import soundfile
 
+from benchmarks import parity
 from mlx_sam_audio import SAMAudioError, Span, chunks, longform, ode
 
 HOP = 1920

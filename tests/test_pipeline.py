@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
-import parity
 import pytest
 import soundfile
 
+from benchmarks import parity
 from mlx_sam_audio import SAMAudioError, Span
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 9_001).astype(np.float32)

@@ -1,9 +1,33 @@
-"""A model against the reference's goldens, stage by stage."""
+"""A model against the reference's goldens, stage by stage: the table of errors.
+
+python -m benchmarks.parity                       the tiny checkpoint of tests/golden
+python -m benchmarks.parity -m small --golden F   a real one, against goldens made on CUDA
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from safetensors import safe_open
 
 from mlx_sam_audio import SAMAudio, Separation, Span
+
+TINY = Path(__file__).parents[1] / "tests" / "golden" / "tiny"
+
+
+class Golden:
+    """Golden tensors and what is said about them."""
+
+    def __init__(self, path: str | Path):
+        self.tensors = mx.load(str(path))
+        with safe_open(path, framework="numpy") as file:
+            self.meta = json.loads(file.metadata()["golden"])
+
+    def __getitem__(self, name: str) -> mx.array:
+        return self.tensors[name]
 
 
 def relative_error(value, expected) -> float:
@@ -69,3 +93,37 @@ def run(model: SAMAudio, golden, name: str) -> list[Separation]:
         message=golden["input.message"][: 2 * len(items)],
         **solver_options(case),
     )
+
+
+def waveforms(model: SAMAudio, golden) -> dict[str, float]:
+    """Error of the final waveforms, through the public call."""
+    errors = {}
+    for name, case in golden.meta["cases"].items():
+        for i, result in enumerate(run(model, golden, name) if case["waveforms"] else ()):
+            for stem in ("target", "residual"):
+                key = f"{stem}.{name}.{i}"
+                errors[key] = relative_error(getattr(result, stem), golden[key])
+    return errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-m", "--model", help="a converted model")
+    parser.add_argument("--golden", default=TINY / "golden.safetensors")
+    options = parser.parse_args()
+    golden = Golden(options.golden)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model is None:
+            from convert.__main__ import convert
+
+            options.model = convert(str(TINY), Path(folder) / "tiny", dtype="float32")
+        model = SAMAudio.from_pretrained(options.model)
+        errors = stages(model, golden)
+        errors["waveforms, worst"] = max(waveforms(model, golden).values())
+    print("| stage | relative L2 error |\n|---|---|")
+    for name, error in errors.items():
+        print(f"| {name} | {error:.1e} |")
+
+
+if __name__ == "__main__":
+    main()

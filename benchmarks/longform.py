@@ -1,0 +1,178 @@
+"""Long files: what windows cost, and whether one hears where they meet.
+
+python -m benchmarks.longform memory    time and memory against the file's length
+python -m benchmarks.longform seams     quality inside and outside the overlaps, by method
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from mlx_sam_audio import SAMAudio, longform
+from mlx_sam_audio.demo import sounds
+from mlx_sam_audio.metrics import level, si_sdr
+
+FRAME = 0.05  # seconds
+
+
+def memory(options) -> None:
+    """Each length in a process of its own, through the command."""
+    print(
+        "| minutes | seconds | real-time factor | peak resident memory | MiB per minute of audio |"
+    )
+    print("|---|---|---|---|---|")
+    first = None
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in options.minutes:
+            write_long(Path(folder) / "long.wav", minutes)
+            command = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", options.model]
+            command += ["-i", "long.wav", "-o", "target.wav", "-d", options.description]
+            command += ["--method", options.method, "--steps", str(options.steps), "--no-metrics"]
+            environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+            start = time.perf_counter()
+            process = subprocess.Popen(command, cwd=folder, env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit("error: the command failed")
+            seconds, peak = time.perf_counter() - start, rss(usage)
+            first = first or (minutes, peak)
+            slope = (peak - first[1]) / (minutes - first[0]) if minutes > first[0] else 0
+            print(
+                f"| {minutes:g} | {seconds:.1f} | {seconds / 60 / minutes:.2f} | "
+                f"{peak:.0f} MiB | {slope:.1f} MiB |",
+                flush=True,
+            )
+
+
+def rss(usage: resource.struct_rusage) -> float:
+    """Peak resident memory in MiB; Linux counts in KiB, macOS in bytes."""
+    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def write_long(path: Path, minutes: float) -> None:
+    block = continuous("bell", 0, 20.0) + continuous("engine", 1, 20.0)
+    with soundfile.SoundFile(path, "w", sounds.SAMPLE_RATE, 1, subtype="PCM_16") as file:
+        for _ in range(round(3 * minutes)):
+            file.write(block)
+
+
+def continuous(family: str, seed: int, seconds: float) -> np.ndarray:
+    """Clips of one family end to end, (T,)."""
+    rng = sounds.heldout_rng(seed)
+    return np.concatenate([sounds.clip(family, rng, 4.0) for _ in range(round(seconds / 4))])
+
+
+def in_windows(model: SAMAudio, wave: np.ndarray, description: str, windows, **solver):
+    """The baseline: each window by itself, with noise of its own; waveforms cross-faded."""
+    hop, size = model.hop_length, windows.size * model.hop_length
+    out, weights = np.zeros(len(wave), np.float32), windows.weights()
+    for k, (start, row) in enumerate(zip(windows.starts, weights, strict=True)):
+        piece = wave[start * hop : start * hop + size]
+        target = np.array(model.separate(piece, description, seed=k, **solver).target)
+        fade = np.interp(np.arange(len(piece)) / hop, np.arange(len(row)) + 0.5, row)
+        out[start * hop : start * hop + size] += fade.astype(np.float32) * target
+    return out
+
+
+def seams(options) -> None:
+    model = SAMAudio.from_pretrained(options.model)
+    rate = model.sample_rate
+    size, overlap = longform.window_frames(model, options.window, options.overlap)
+    solver = dict(method=options.method, steps=options.steps)
+    long = dict(window=options.window, overlap=options.overlap, **solver)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for i in range(options.mixtures):
+        rng = sounds.heldout_rng(options.seed + i)
+        names = [list(sounds.FAMILIES)[j] for j in np.argsort(rng.random(len(sounds.FAMILIES)))[:2]]
+        sources = [continuous(n, 1000 * i + j, options.seconds) for j, n in enumerate(names)]
+        wave, target, text = sum(sources), sources[0], sounds.FAMILIES[names[0]].phrases[1]
+        windows = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
+        cuts = longform.Windows.over(windows.frames, size, 0)
+        results = {
+            "velocities cross-faded (separate_long)": lambda w, t: model.separate_long(
+                w, t, **long
+            ),
+            "window after window (stream)": lambda w, t: model.stream(w, t, **long),
+            "waveforms cross-faded": lambda w, t, v=windows: in_windows(model, w, t, v, **solver),
+            "hard cuts": lambda w, t, v=cuts: in_windows(model, w, t, v, **solver),
+            "one window": lambda w, t: model.separate(w, t, **solver),
+        }
+        for name, separate in results.items():
+            estimate = as_samples(separate(wave, text))
+            at = cuts if name == "hard cuts" else windows
+            rows.setdefault(name, []).append(
+                judge(estimate, target, near_seams(at, model.hop_length, len(wave)), rate)
+            )
+    columns = list(next(iter(rows.values()))[0])
+    print("| method | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
+    table = {n: {c: float(np.mean([r[c] for r in v])) for c in columns} for n, v in rows.items()}
+    for name, values in table.items():
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values.values()) + " |")
+    print(json.dumps({"window": options.window, "overlap": options.overlap, **table}))
+
+
+def as_samples(result) -> np.ndarray:
+    if isinstance(result, np.ndarray):
+        return result
+    if hasattr(result, "target"):
+        return np.array(result.target)
+    return np.concatenate([np.array(chunk.target) for chunk in result])
+
+
+def near_seams(windows: longform.Windows, hop: int, samples: int) -> np.ndarray:
+    """Where windows overlap, or a quarter of a second around a cut: bool (T,)."""
+    near, margin = np.zeros(samples, bool), max(1, windows.size // 40)
+    for before, start in zip(windows.starts, windows.starts[1:], strict=False):
+        end = max(before + windows.size, start + margin)
+        near[max(start - margin * (end == start + margin), 0) * hop : end * hop] = True
+    return near
+
+
+def judge(estimate: np.ndarray, target: np.ndarray, near: np.ndarray, rate: int) -> dict:
+    """SI-SDR, and in frames of 50 ms the error of level and of phase, near seams and elsewhere."""
+    size = round(FRAME * rate)
+    count = len(target) // size
+    a, b = (x[: count * size].reshape(count, size) for x in (estimate, target))
+    heard = np.array([level(frame) > level(target) - 20 for frame in b])
+    at = near[: count * size].reshape(count, size).any(1)
+    steps = np.abs([level(x) - level(y) for x, y in zip(a, b, strict=True)])
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) + 1e-9
+    phase = 1 - (a * b).sum(1) / norms
+    return {
+        "SI-SDR at seams, dB": si_sdr(estimate[near], target[near]),
+        "SI-SDR elsewhere, dB": si_sdr(estimate[~near], target[~near]),
+        "level error at seams, dB": steps[heard & at].mean(),
+        "level error elsewhere, dB": steps[heard & ~at].mean(),
+        "phase error at seams": phase[heard & at].mean(),
+        "phase error elsewhere": phase[heard & ~at].mean(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("memory", "seams"))
+    parser.add_argument("-m", "--model", default="demo")
+    parser.add_argument("-d", "--description", default="a bell ringing")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60])
+    parser.add_argument("--mixtures", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--window", type=float, default=10.0)
+    parser.add_argument("--overlap", type=float, default=3.0)
+    parser.add_argument("--method", default="midpoint")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    {"memory": memory, "seams": seams}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
