@@ -1,6 +1,5 @@
 """python -m convert --hf-path facebook/sam-audio-small --mlx-path out/"""
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from mlx_sam_audio import __version__
 from mlx_sam_audio.config import DTYPES
-from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.errors import Parser, SAMAudioError
 from mlx_sam_audio.load import SIZES, store
 from mlx_sam_audio.network import Network
 
@@ -117,10 +116,8 @@ def read(
             yield name, tensor
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m convert", description="Convert a SAM-Audio checkpoint to MLX."
-    )
+def parser() -> Parser:
+    parser = Parser(prog="python -m convert", description="Convert a SAM-Audio checkpoint to MLX.")
     parser.add_argument(
         "--hf-path",
         required=True,

@@ -112,6 +112,7 @@ def config(folder: Path, text_folder: Path, dtype: str) -> ModelConfig:
         num_anchors=values["num_anchors"],
         anchor_dim=values["anchor_embedding_dim"],
         dtype=dtype,
+        sha256=None,
     )
 
 

@@ -82,6 +82,7 @@ class ModelConfig:
     num_anchors: int
     anchor_dim: int
     dtype: str
+    sha256: str | None  # of model.safetensors, where a model is shipped with the package
 
     def to_dict(self) -> dict:
         return {"model_type": "sam_audio", "format": FORMAT, **dataclasses.asdict(self)}

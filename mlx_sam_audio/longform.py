@@ -174,36 +174,41 @@ def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
     return np.array(model.network.velocity(mx.array(x), mx.full((batch,), t), condition))
 
 
-def solve(
-    model, prompt: Prompt, latents, noise, windows: Windows, grid, method, progress, saved=None
-):
-    """The state at t = 1 of the whole file, (N, 2C): all windows in step.
+def solve(model, prompt: Prompt, latents, x, windows: Windows, grid, method, progress, saved=None):
+    """The state at t = 1 of the whole file, (N, 2C): all windows in step, x changed in place.
 
     saved: a `Checkpoint`, which gives the step to start from and takes every further one.
     """
     rows = frame_anchors(model, prompt.spans, len(latents))
     weights = windows.weights()
 
-    def field(t: float, x: np.ndarray) -> np.ndarray:
-        out = np.zeros_like(x)
+    def slopes(y: np.ndarray, t: float) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The cross-faded velocity (b - a, 2C) of frames a..b, from the first to the last.
+
+        No window that comes later reads those frames of y, so they may be overwritten.
+        """
+        first, held = 0, np.zeros((0, y.shape[1]), np.float32)
         for k in range(0, len(windows.starts), WINDOWS_AT_ONCE):
             starts = windows.starts[k : k + WINDOWS_AT_ONCE]
-            cut = [slice(s, s + windows.size) for s in starts]
-            stacks = (np.stack([values[c] for c in cut]) for values in (x, latents, rows))
-            for c, w, v in zip(
-                cut, weights[k:], velocities(model, prompt, *stacks, t), strict=False
-            ):
-                out[c] += w[:, None] * v
+            cuts = [slice(s, s + windows.size) for s in starts]
+            stacks = (np.stack([values[cut] for cut in cuts]) for values in (y, latents, rows))
+            fields = velocities(model, prompt, *stacks, t)
+            for i, (start, v) in enumerate(zip(starts, fields, strict=True), k):
+                end, missing = start + windows.size, start + windows.size - first - len(held)
+                held = np.concatenate([held, np.zeros((missing, y.shape[1]), np.float32)])
+                held[start - first : end - first] += weights[i][:, None] * v
+                done = windows.starts[i + 1] if i + 1 < len(windows.starts) else windows.frames
+                yield first, done, held[: done - first]
+                first, held = done, held[done - first :]
             progress.advance(len(starts))
-        return out
 
-    done, start = (0, noise) if saved is None else saved.load(noise)
+    done, x = (0, x) if saved is None else saved.load(x)
     progress.skip(done * len(windows.starts) * ode.evaluations(method, grid[:2]))
-    end = start
-    for step, end in enumerate(ode.integrate(field, start, grid[done:], method), done + 1):
+    for step in range(done, len(grid) - 1):
+        ode.step_in_place(slopes, x, grid[step], grid[step + 1], method)
         if saved is not None:
-            saved.save(step, end)
-    return end
+            saved.save(step + 1, x)
+    return x
 
 
 def frame_anchors(model, spans: tuple[Span, ...], frames: int) -> np.ndarray:
@@ -265,6 +270,7 @@ def separate(
 
     seeds = [options.seed]
     noise = np.array(model.noise((1, len(mixture)), seeds, options.noise)[0])
+    mx.clear_cache()
     message = model.message(seeds, options.message, options.watermark)
     windows = Windows.over(len(mixture), size, overlap)
     total = len(windows.starts) * ode.evaluations(options.method, options.grid)
@@ -286,6 +292,7 @@ def separate(
             checkpoint = Checkpoint(saved[0], identity(model, prompt, mixture, options), saved[1])
         state = solve(*job, checkpoint)
         clock.lap("solve")
+        mx.clear_cache()
         states = (state[i : i + chunks.FRAMES] for i in range(0, len(state), chunks.FRAMES))
     yield from decoded(model, states, message, mixture.samples)
     clock.lap("solve and decode" if streaming else "decode")

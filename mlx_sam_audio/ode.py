@@ -7,6 +7,7 @@ or stop.
 from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
+import numpy as np
 
 from .errors import SAMAudioError
 
@@ -57,3 +58,28 @@ def advance(x: mx.array, weights: Sequence[float], slopes: list, h: float) -> mx
         if weight:
             x = x + (weight * h) * slope
     return x
+
+
+def step_in_place(slopes: Callable, x: np.ndarray, start: float, end: float, method: str) -> None:
+    """One step of `integrate` on a state too long to keep many copies of.
+
+    slopes(y, t) yields (a, b, slope of the elements a..b), in order, and does not read those
+    elements of y again. Euler needs no memory but x, midpoint one copy of it.
+    """
+    nodes, stages, step = METHODS[method]
+    h, last, y = end - start, len(nodes) - 1, x
+    kept = [np.zeros_like(x) if needed_later(i, stages, step) else None for i in range(len(nodes))]
+    for i, node in enumerate(nodes):
+        target = x if i == last else np.empty_like(x) if y is x else y
+        weights = step if i == last else stages[i + 1]
+        for a, b, slope in slopes(y, start + node * h):
+            if kept[i] is not None:
+                kept[i][a:b] = slope
+            terms = [None if k is None else k[a:b] for k in kept[:i]] + [slope]
+            target[a:b] = advance(x[a:b], weights, terms, h)
+        y = target
+
+
+def needed_later(i: int, stages: Sequence, step: Sequence[float]) -> bool:
+    """Whether slope i has a weight in anything but the stage that comes right after it."""
+    return any(row[i] for row in stages[i + 2 :]) or (i < len(step) - 1 and bool(step[i]))

@@ -13,14 +13,14 @@ import numpy as np
 from tqdm import tqdm
 
 from . import audio, load, longform, ode, spectrogram
-from .errors import SAMAudioError
+from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
 from .timing import Clock
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    parser = Parser(
         prog="mlx-sam-audio",
         description="Separate the sound you describe from a recording.",
         epilog="Writes the target and the residual (everything else), mono, at the model's rate.",

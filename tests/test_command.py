@@ -54,6 +54,7 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ([], "no input: name a recording with -i, or try --demo"),
         (["-i", "nowhere.wav", "-d", "dog"], "there is no file nowhere.wav"),
         (["-i", "mix.wav"], "the prompt is empty"),
         (["-i", "mix.wav", "-d", "dog", "--span", "1:2"], "cannot read the span '1:2'"),
@@ -75,6 +76,26 @@ def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, argumen
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"mix.wav", "text.wav"}
+
+
+def test_wrong_arguments_are_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--method", "magic"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "'magic'" in error and error.count("\n") == 1
+
+
+def test_ctrl_c_leaves_no_half_file(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.zeros(5000), 16_000)
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SAMAudio, "decode", interrupt)
+    assert main(["-i", "mix.wav", "-d", "dog", "-m", str(tiny_folder), "--steps", "1"]) == 130
+    assert "no output was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mix.wav"]
 
 
 def test_a_bug_keeps_its_traceback(tiny_folder, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import math
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlx_sam_audio import SAMAudioError, ode
@@ -53,3 +54,23 @@ def test_bad_steps(steps):
 def test_unknown_method():
     with pytest.raises(SAMAudioError, match="'rk45'.*euler, midpoint, rk4"):
         ode.grid("rk45", 4)
+
+
+@pytest.mark.parametrize("method", list(ode.METHODS))
+def test_in_place_steps_are_the_same(method):
+    """The field couples neighbours, and pieces are overwritten while others are still to come."""
+    rng = np.random.default_rng(0)
+    mixing, x = rng.normal(size=(12, 12)).astype(np.float32), rng.normal(size=12)
+    x = x.astype(np.float32)
+
+    def slopes(y, t):
+        slope = np.tanh(mixing @ y) * (1 + t)
+        for a in range(0, 12, 5):
+            yield a, min(a + 5, 12), slope[a : a + 5]
+
+    times = [0, 0.2, 0.7, 1]
+    *_, expected = ode.integrate(lambda t, y: np.tanh(mixing @ y) * (1 + t), x, times, method)
+    state = x.copy()
+    for start, end in zip(times, times[1:], strict=False):
+        ode.step_in_place(slopes, state, start, end, method)
+    assert np.allclose(state, expected, rtol=1e-5)

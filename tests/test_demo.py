@@ -1,0 +1,110 @@
+"""The bundled model: does the prompt choose the sound? Bounds on a small fixed set, with room for
+float differences; the full table is `python -m benchmarks.quality`."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import quality
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span, load
+from mlx_sam_audio.demo import sounds
+from mlx_sam_audio.metrics import level, si_sdr
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def demo() -> SAMAudio:
+    return SAMAudio.from_pretrained("demo")
+
+
+@pytest.fixture(scope="module")
+def pair() -> sounds.Mixture:
+    """A bass and a clock: far apart."""
+    rng = sounds.heldout_rng(11)
+    sources = np.stack([sounds.clip(name, rng, 2.0) for name in ("bass", "clock")])
+    return sounds.Mixture(("bass", "clock"), sources)
+
+
+def separate(demo, wave, description, **options):
+    result = demo.separate(wave, description, steps=STEPS, **options)
+    return np.array(result.target), np.array(result.residual)
+
+
+def test_the_shipped_weights_are_loaded(demo):
+    file = load.DEMO / "model.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == demo.config.sha256
+    assert sum(path.stat().st_size for path in load.DEMO.iterdir()) <= 8_000_000
+
+
+def test_the_prompt_chooses(demo, pair):
+    """Swapping the prompts of a mixture of two sounds swaps the outputs."""
+    for wanted, other, phrase in ((0, 1, "a bass line"), (1, 0, "a clock ticking")):
+        target, residual = separate(demo, pair.mixture, phrase)
+        before = si_sdr(pair.mixture, pair.sources[wanted])
+        assert si_sdr(target, pair.sources[wanted]) > before + 5
+        assert si_sdr(residual, pair.sources[other]) > si_sdr(residual, pair.sources[wanted]) + 10
+
+
+def test_spans_alone_choose(demo, pair):
+    """Two sounds, one after the other: each span returns its own."""
+    half = len(pair.sources[0]) // 2
+    first, second = (source.copy() for source in pair.sources)
+    first[half:], second[:half] = 0, 0
+    wave, seconds = first + second, len(first) / sounds.SAMPLE_RATE
+    for source, start in ((first, 0.0), (second, seconds / 2)):
+        target, _ = separate(demo, wave, "", spans=[Span("+", start, start + seconds / 2)])
+        assert si_sdr(target, source) > si_sdr(wave, source) + 5
+
+
+def test_a_wrong_prompt_is_worse(demo):
+    chosen = quality.items(6, 21, 2.0, demo.sample_rate)
+    right, wrong = (
+        quality.summary(quality.measure(demo, case, chosen, steps=STEPS))["sdri_mean"]
+        for case in ("text", "wrong")
+    )
+    assert right > 4 and wrong < -10
+
+
+def test_stems_sum_to_the_mixture(demo, pair):
+    target, residual = separate(demo, pair.mixture, "a bass line")
+    assert si_sdr(target + residual, pair.mixture) > 13
+
+
+def test_an_absent_sound_is_faint(demo, pair):
+    target, _ = separate(demo, pair.mixture, "a siren wailing")
+    assert level(target) < level(pair.mixture) - 8
+
+
+def test_unknown_words(demo, pair):
+    with pytest.raises(SAMAudioError, match="does not know 'dog', 'barking': it knows beep, siren"):
+        separate(demo, pair.mixture, "a dog barking")
+
+
+def test_held_out_sounds_are_never_trained_on():
+    seeds = {sounds.training_rng(i).bit_generator.state["state"]["state"] for i in range(100)}
+    held = {sounds.heldout_rng(i).bit_generator.state["state"]["state"] for i in range(100)}
+    assert len(seeds | held) == 200
+
+
+def test_the_demo_command(tmp_path):
+    """From another folder, with no network to be had."""
+    blocked = dict(
+        HF_HUB_OFFLINE="1", http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_sam_audio.separate", "--demo"],
+        cwd=tmp_path,
+        env={**os.environ, **blocked},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {"demo.mixture.wav", "demo.target.wav", "demo.residual.wav", "demo.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    before, after = (float(word) for word in done.stdout.split("SI-SDR")[1].split()[0:4:3])
+    assert after > before + 5
