@@ -1,8 +1,8 @@
 """SAM-Audio on Apple Silicon: separate the sound you describe."""
 
-from .errors import SAMAudioError
+from .errors import Cancelled, SAMAudioError
 from .pipeline import SAMAudio, Separation
 from .prompts import Span
 
-__all__ = ["SAMAudio", "SAMAudioError", "Separation", "Span"]
+__all__ = ["Cancelled", "SAMAudio", "SAMAudioError", "Separation", "Span"]
 __version__ = "0.1.0"

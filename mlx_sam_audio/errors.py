@@ -7,6 +7,10 @@ class SAMAudioError(Exception):
     """Bad input, settings or files, said in one sentence: what, where, and what to do."""
 
 
+class Cancelled(SAMAudioError):
+    """The caller's `cancel` said so."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, as all our errors."""
 

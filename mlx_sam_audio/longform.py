@@ -19,15 +19,11 @@ import numpy as np
 
 from . import audio as audio_files
 from . import chunks, ode
-from .errors import SAMAudioError
+from .errors import Cancelled, SAMAudioError
 from .prompts import Span, anchors
 from .timing import Clock
 
 WINDOWS_AT_ONCE = 4
-
-
-class Cancelled(SAMAudioError):
-    """The caller's `cancel` said so."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +151,12 @@ class Progress:
         self._done += count
 
     def advance(self, count: int) -> None:
-        self._done += count
+        self.reach(self._done + count, self._total)
+
+    def reach(self, done: int, total: int) -> None:
+        self._done = done
         if self._progress is not None:
-            self._progress(self._done, self._total)
+            self._progress(done, total)
         if self._cancel is not None and self._cancel():
             raise Cancelled("stopped on request; nothing was written")
 
@@ -309,7 +308,7 @@ def whole(model, samples: np.ndarray, description, options: Options, clock) -> I
         noise=options.noise,
         message=options.message,
         watermark=options.watermark,
-        progress=options.progress,
+        progress=Progress(options.progress, options.cancel, 0).reach,
     )
     clock.laps.update(result.seconds)
     yield Chunk(result.target, result.residual, 0.0, result.sample_rate)

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from benchmarks import parity
-from mlx_sam_audio import SAMAudioError, Span, chunks, longform, ode
+from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, longform, ode
 
 HOP = 1920
 NOISE = np.random.default_rng(0).normal(0, 0.1, 60 * HOP).astype(np.float32)
@@ -220,10 +220,12 @@ def test_bad_options(tiny, options, message):
         tiny.separate_long(NOISE, **{"description": "dog", **SHORT, **options})
 
 
-def test_cancel(tiny):
+@pytest.mark.parametrize("samples", [200, 2_000])
+def test_cancel(toy, samples):
     calls = []
-    with pytest.raises(longform.Cancelled):
-        tiny.separate_long(NOISE, "dog", cancel=lambda: calls.append(0) or len(calls) > 1, **SHORT)
+    options = dict(cancel=lambda: calls.append(0) or len(calls) > 1, window=0.4, overlap=0.1)
+    with pytest.raises(Cancelled):
+        toy.separate_long(NOISE[:samples], "dog", **options)
     assert len(calls) == 2
 
 
