@@ -47,8 +47,8 @@ def check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise SAMAudioError(
-            f"the disk of {folder.parent} has {free / 2**30:.2f} GiB free, the converted model "
-            f"needs {size / 2**30:.2f} GiB"
+            f"the disk of {folder.parent} has {free / 2**20:.0f} MiB free, the converted model "
+            f"needs {size / 2**20:.0f} MiB"
         )
 
 

@@ -1,6 +1,7 @@
 """Sound files: read any as mono at one rate, block by block; write one whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,8 +167,11 @@ class Writer:
         try:
             return action()
         except (OSError, soundfile.LibsndfileError) as error:
+            # libsndfile calls a full disk "System error."
+            full = shutil.disk_usage(self.path.parent).free < 2**20
             self._part.unlink(missing_ok=True)
-            raise SAMAudioError(f"cannot write {self.path}: {error}") from None
+            reason = "the disk is full" if full else error
+            raise SAMAudioError(f"cannot write {self.path}: {reason}") from None
 
 
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:
