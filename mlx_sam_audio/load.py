@@ -68,10 +68,15 @@ def download(repo: str, patterns: list[str], revision: str | None = None) -> Pat
 
 
 def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
-    """The model in a folder. Weights are memory-mapped: a part that is not used is not read."""
+    """The model in a folder. Weights are read when first used: a part that is not used never is.
+
+    On the CPU they are widened to float32, since half-precision products are scalar loops there.
+    """
     config = ModelConfig.read(folder)
     network = Network(config)
     fill(network, folder)
+    if mx.default_device() == mx.Device(mx.cpu):
+        network.set_dtype(mx.float32)
     pieces = folder / "spiece.model"
     if not pieces.is_file():
         raise SAMAudioError(f"{folder} holds no spiece.model: convert the model again")
