@@ -12,7 +12,7 @@ from ..metrics import si_sdr
 from ..pipeline import SAMAudio
 from . import sounds
 
-SEED = 3
+SEED = 6
 SECONDS = 4.0
 STEPS = 4
 
