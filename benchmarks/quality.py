@@ -33,7 +33,7 @@ class Item:
     target: np.ndarray  # (T,)
     residual: np.ndarray  # (T,)
     spans: tuple[Span, ...]
-    intermittent: bool
+    intermittent: bool  # its times tell it from each of the others
     phrase: str
     other: str  # a phrase for another sound of the mixture
     absent: str  # a phrase for a sound that is not in it
@@ -68,13 +68,22 @@ def items(count: int, seed: int, seconds: float, sample_rate: int) -> list[Item]
                 target=sources[index],
                 residual=sources.sum(0) - sources[index],
                 spans=tuple(Span("+", start, end) for start, end in times),
-                intermittent=sum(end - start for start, end in times) < 0.7 * seconds,
+                intermittent=times_tell(mixture, index),
                 phrase=phrase(rng, mixture.names[index]),
                 other=phrase(rng, others[0]),
                 absent=phrase(rng, absent[int(rng.random() * len(absent))]),
             )
         )
     return drawn
+
+
+def times_tell(mixture: sounds.Mixture, index: int) -> bool:
+    """Whether a source sounds for less than 70 % of the time, and at other times than the others:
+    less than 60 % of the time at which either sounds is shared."""
+    active = np.stack([sounds.activity(source) for source in mixture.sources])
+    target, others = active[index], np.delete(active, index, axis=0)
+    shared = (target & others).sum(axis=1) / (target | others).sum(axis=1)
+    return bool(target.mean() < 0.7 and shared.max() < 0.6)
 
 
 def resample(samples: np.ndarray, sample_rate: int) -> np.ndarray:
