@@ -13,7 +13,7 @@ from ..pipeline import SAMAudio
 from . import sounds
 
 SEED = 6
-SECONDS = 4.0
+SECONDS = 3.0
 STEPS = 4
 
 
