@@ -54,7 +54,6 @@ def check_space(folder: Path, size: int) -> None:
 
 def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]], size: int) -> None:
     """model.safetensors, or shards of half a gigabyte with an index. `size` is the sum in bytes."""
-    count = max(1, -(-size // SHARD))
     shard, held, index, number = {}, 0, {}, 0
 
     def flush():
@@ -78,7 +77,7 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]], size: i
         shard[name] = tensor
         held += tensor.nbytes
     flush()
-    if count == 1 and number == 1:
+    if number == 1:
         os.replace(folder / "model-00001.safetensors", folder / "model.safetensors")
         return
     final = {f"model-{i:05d}.safetensors": f"model-{i:05d}-of-{number:05d}.safetensors"

@@ -100,13 +100,17 @@ def writable(path: str | Path) -> Path:
         raise SAMAudioError(f"cannot write {path}: the name must end in {' or '.join(SUBTYPES)}")
     if path.is_dir():
         raise SAMAudioError(f"cannot write {path}: it is a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SAMAudioError(f"cannot make the folder {path.parent}: {error.strerror}") from None
+    make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise SAMAudioError(f"cannot write into the folder {path.parent}")
     return path
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SAMAudioError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 class Writer:

@@ -146,7 +146,7 @@ def separate(options: argparse.Namespace) -> None:
         raise SAMAudioError(f"there is no file {source}")
     paths = outputs(source, options.output, options.residual)
     for path in filter(None, (options.metrics_json, options.spectrogram)):
-        check_folder(Path(path))
+        audio.make_folder(Path(path).parent)
 
     name = options.model
     if name is None:
@@ -201,13 +201,6 @@ def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) 
         if writer.notice:
             print(f"note: {writer.notice}", file=sys.stderr)
     return done
-
-
-def check_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SAMAudioError(f"cannot make the folder {path.parent}: {error.strerror}") from None
 
 
 def write_json(path: Path, values: dict) -> None:

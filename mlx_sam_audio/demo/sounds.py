@@ -10,7 +10,6 @@ of 2.5 kHz, so every family keeps its energy below that.
 """
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from numpy.random import Generator
 
 SAMPLE_RATE = 16000
 HOP = 128  # samples per latent frame of the demo codec
-_STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
+STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
 _TABLE = 8192  # samples in one period of a wavetable; a power of two, so that a mask wraps it
 
 Make = Callable[[Generator, int], np.ndarray]  # (rng, n) -> (n,) at any level
@@ -266,19 +265,6 @@ def _whistle(rng: Generator, n: int) -> np.ndarray:
         return sound, times[-1] + rng.uniform(0.08, 0.2)
 
     return _play(n, rng.uniform(0, 0.2), tune)
-
-
-def known_sounds() -> str:
-    """The families for a sentence: "beep, siren, ... and whistle"."""
-    *names, last = (family.phrases[0] for family in FAMILIES.values())
-    return ", ".join(names) + " and " + last
-
-
-def unknown_words(description: str) -> list[str]:
-    """The words of a description that are in no phrase, in their order."""
-    phrases = [phrase for f in FAMILIES.values() for phrase in f.phrases + f.heldout]
-    known = _STOP_WORDS.union(*(phrase.split() for phrase in phrases))
-    return [word for word in re.findall(r"\w+", description.lower()) if word not in known]
 
 
 def training_rng(i: int) -> Generator:

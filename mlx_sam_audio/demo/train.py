@@ -9,6 +9,7 @@ the number of its step alone. B batch, N latent frames, L text tokens, C latent 
 
 import argparse
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -59,7 +60,7 @@ def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
     transformer = shapes.TransformerConfig(
         **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
     )
-    config = shapes.ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32")
+    config = shapes.ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
     mx.random.seed(0)
     network = Network(config)
     clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
@@ -284,17 +285,19 @@ def score(model: SAMAudio, count: int = 12) -> dict[str, float]:
 def vocabulary() -> shapes.VocabularyConfig:
     """The sounds by name, and every word of their descriptions."""
     phrases = [phrase for family in FAMILIES for phrase in family.phrases + family.heldout]
-    words = sounds._STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
+    words = sounds.STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
     return shapes.VocabularyConfig(tuple(f.phrases[0] for f in FAMILIES), tuple(sorted(words)))
 
 
 def export(config: shapes.ModelConfig, weights: dict, pieces: Path, folder: Path) -> None:
     """Write a model folder in float16."""
     folder.mkdir(exist_ok=True)
-    config = dataclasses.replace(config, vocabulary=vocabulary(), dtype="float16")
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     half = {name: value.astype(mx.float16) for name, value in weights.items()}
-    mx.save_safetensors(str(folder / "model.safetensors"), half)
+    file = folder / "model.safetensors"
+    mx.save_safetensors(str(file), half)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    config = dataclasses.replace(config, vocabulary=vocabulary(), dtype="float16", sha256=sha256)
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     shutil.copyfile(pieces, folder / "spiece.model")
 
 
