@@ -6,10 +6,7 @@ field over the whole file (MultiDiffusion, Bar-Tal et al., 2023), which starts f
 trajectory that was fixed before it. N latent frames of the file, W of a window, C channels.
 """
 
-import hashlib
 import itertools
-import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import numpy as np
 
 from . import audio as audio_files
 from . import chunks, ode
+from .checkpoint import Checkpoint, digest
 from .errors import Cancelled, SAMAudioError
 from .prompts import Span, anchors
 from .timing import Clock
@@ -366,47 +364,3 @@ def identity(model, prompt: Prompt, mixture: Mixture, options: Options) -> dict[
             options.noise, options.message, options.watermark,
         ),
     }  # fmt: skip
-
-
-class Checkpoint:
-    """The state after a solver step, in a file beside the output, replaced atomically."""
-
-    def __init__(self, path: str | Path, identity: dict[str, str], resume: bool):
-        self.path, self._identity, self._resume = Path(path), identity, resume
-
-    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray]:
-        """Step and state to go on from; the beginning if there is nothing to resume."""
-        if not self._resume or not self.path.exists():
-            return 0, noise
-        try:
-            with np.load(self.path, allow_pickle=False) as saved:
-                identity, step, x = json.loads(str(saved["identity"])), saved["step"], saved["x"]
-        except (OSError, ValueError, KeyError) as error:
-            raise SAMAudioError(f"{self.path} is damaged ({error}): remove it") from None
-        changed = [name for name, value in self._identity.items() if identity.get(name) != value]
-        if changed:
-            raise SAMAudioError(
-                f"cannot resume: {' and '.join(changed)} differ from the interrupted run in "
-                f"{self.path}; repeat them, or start over without --resume"
-            )
-        return int(step), x
-
-    def save(self, step: int, x: np.ndarray) -> None:
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "wb") as file:
-                np.savez(file, identity=json.dumps(self._identity), step=step, x=x)
-            os.replace(part, self.path)
-        except OSError as error:
-            raise SAMAudioError(f"cannot write {self.path}: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def digest(*values) -> str:
-    """One fingerprint of arrays and of anything that prints."""
-    sha = hashlib.sha256()
-    for value in values:
-        arrays = isinstance(value, (np.ndarray, mx.array))
-        sha.update(np.ascontiguousarray(value).tobytes() if arrays else repr(value).encode())
-    return sha.hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
+from mlx.utils import tree_flatten
 
 from benchmarks import parity
 from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, longform, ode
@@ -233,6 +235,38 @@ def test_cancel(toy, samples):
 def long_file(tmp_path):
     soundfile.write(tmp_path / "long.wav", NOISE, 48_000, subtype="FLOAT")
     return tmp_path
+
+
+def peak_memory(folder, model, source) -> float:
+    """Highest resident memory in bytes of one run of the command."""
+    line = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", str(model), "-i", source]
+    line += ["-d", "dog", "-o", f"{source}.out.wav", "--method", "euler", "--steps", "1"]
+    process = subprocess.Popen(line, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def test_twenty_minutes_of_flac(toy, tiny_folder, tmp_path):
+    """Memory grows by the latents and the state of the solver, not by the audio."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(toy.config.to_dict()))
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), dict(tree_flatten(toy.network.parameters()))
+    )
+    shutil.copy(tiny_folder / "spiece.model", folder)
+    seconds = np.arange(10 * 44_100) / 44_100
+    tones = [0.3 * np.sin(2 * np.pi * f * seconds) for f in (220, 330)]
+    for name, minutes in (("short", 1), ("long", 20)):
+        with soundfile.SoundFile(tmp_path / f"{name}.flac", "w", 44_100, 2) as file:
+            for _ in range(6 * minutes):
+                file.write(np.stack(tones, axis=1))
+    short, long = (peak_memory(tmp_path, folder, f"{name}.flac") for name in ("short", "long"))
+    frames = 19 * 60 * toy.sample_rate // toy.hop_length
+    latents = 4 * frames * toy.config.codec.codebook_dim
+    assert long - short < 5 * latents + 32 * 2**20 < 4 * 19 * 60 * 44_100
+    assert soundfile.info(tmp_path / "long.flac.out.wav").frames == 20 * 60 * toy.sample_rate
 
 
 def command(folder, model, *more):

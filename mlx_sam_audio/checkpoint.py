@@ -1,0 +1,55 @@
+"""What an interrupted long run goes on from."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from .errors import SAMAudioError
+
+
+class Checkpoint:
+    """The state after a solver step, in a file beside the output, replaced atomically."""
+
+    def __init__(self, path: str | Path, identity: dict[str, str], resume: bool):
+        self.path, self._identity, self._resume = Path(path), identity, resume
+
+    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray]:
+        """Step and state to go on from; the beginning if there is nothing to resume."""
+        if not self._resume or not self.path.exists():
+            return 0, noise
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                identity, step, x = json.loads(str(saved["identity"])), saved["step"], saved["x"]
+        except (OSError, ValueError, KeyError) as error:
+            raise SAMAudioError(f"{self.path} is damaged ({error}): remove it") from None
+        changed = [name for name, value in self._identity.items() if identity.get(name) != value]
+        if changed:
+            raise SAMAudioError(
+                f"cannot resume: {' and '.join(changed)} differ from the interrupted run in "
+                f"{self.path}; repeat them, or start over without --resume"
+            )
+        return int(step), x
+
+    def save(self, step: int, x: np.ndarray) -> None:
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:
+            with open(part, "wb") as file:
+                np.savez(file, identity=json.dumps(self._identity), step=step, x=x)
+            os.replace(part, self.path)
+        except OSError as error:
+            raise SAMAudioError(f"cannot write {self.path}: {error.strerror}") from None
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def digest(*values) -> str:
+    """One fingerprint of arrays and of anything that prints."""
+    sha = hashlib.sha256()
+    for value in values:
+        arrays = isinstance(value, (np.ndarray, mx.array))
+        sha.update(np.ascontiguousarray(value).tobytes() if arrays else repr(value).encode())
+    return sha.hexdigest()
