@@ -67,7 +67,8 @@ def stages(model: SAMAudio, golden) -> dict[str, float]:
 
     for name, rows in (("text", [(), ()]), ("span", spans)):
         condition = model.encode(waves, prompts, rows)
-        velocity = network.velocity(golden["input.noise"], golden["input.time"], condition)
+        moment = network.moment(golden["input.time"], condition.text)
+        velocity = network.velocity(golden["input.noise"], moment, condition)
         errors[f"velocity, {name}"] = relative_error(velocity, golden[f"velocity.{name}"])
     return errors
 

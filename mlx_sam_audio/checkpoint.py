@@ -17,13 +17,14 @@ class Checkpoint:
     def __init__(self, path: str | Path, identity: dict[str, str], resume: bool):
         self.path, self._identity, self._resume = Path(path), identity, resume
 
-    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray]:
-        """Step and state to go on from; the beginning if there is nothing to resume."""
+    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray, list[np.ndarray]]:
+        """Evaluations done, the state and the slopes kept; the beginning if nothing was saved."""
         if not self._resume or not self.path.exists():
-            return 0, noise
+            return 0, noise, []
         try:
             with np.load(self.path, allow_pickle=False) as saved:
-                identity, step, x = json.loads(str(saved["identity"])), saved["step"], saved["x"]
+                identity = json.loads(str(saved["identity"]))
+                done, x, slopes = int(saved["done"]), saved["x"], list(saved["slopes"])
         except (OSError, ValueError, KeyError) as error:
             raise SAMAudioError(f"{self.path} is damaged ({error}): remove it") from None
         changed = [name for name, value in self._identity.items() if identity.get(name) != value]
@@ -32,13 +33,13 @@ class Checkpoint:
                 f"cannot resume: {' and '.join(changed)} differ from the interrupted run in "
                 f"{self.path}; repeat them, or start over without --resume"
             )
-        return int(step), x
+        return done, x, slopes
 
-    def save(self, step: int, x: np.ndarray) -> None:
+    def save(self, done: int, x: np.ndarray, slopes: list[np.ndarray]) -> None:
         part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             with open(part, "wb") as file:
-                np.savez(file, identity=json.dumps(self._identity), step=step, x=x)
+                np.savez(file, identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
             os.replace(part, self.path)
         except OSError as error:
             raise SAMAudioError(f"cannot write {self.path}: {error.strerror}") from None

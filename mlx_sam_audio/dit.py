@@ -10,6 +10,7 @@ meets them.
 
 import math
 from functools import partial
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,6 +18,15 @@ import numpy as np
 
 from .config import TransformerConfig
 from .conv import Conv1d
+
+
+class Moment(NamedTuple):
+    """All that depends on time and text alone, so that it can be made before the solver runs."""
+
+    modulation: mx.array  # (B, 6, D)
+    final: mx.array  # (B, D)
+    keys: mx.array  # (B, layers, H, L, D / H)
+    values: mx.array  # (B, layers, H, L, D / H)
 
 
 def sinusoidal(t: mx.array, width: int) -> mx.array:
@@ -174,16 +184,28 @@ class DiT(nn.Module):
         self._frequency_dim = config.frequency_dim
         self._rotary = (dim // config.n_heads, max(10_000, 2 * config.max_positions))
 
-    def __call__(self, x, t, memory, pad_mask=None, text_mask=None) -> mx.array:
-        """x (B, N, D), t (B,) in [0, 1], memory (B, L, D), masks True on content -> (B, N, 2C)."""
-        rotary = rotary_table(x.shape[1], *self._rotary)
-        t = self.t_embedder(sinusoidal(t, self._frequency_dim).astype(x.dtype))  # (B, D)
+    def moment(self, t: mx.array, memory: mx.array) -> Moment:
+        """t (B,) in [0, 1], memory (B, L, D)."""
+        t = self.t_embedder(sinusoidal(t, self._frequency_dim).astype(memory.dtype))  # (B, D)
         modulation = self.t_block(nn.silu(t)).reshape(t.shape[0], 6, -1)
         memory = self.y_embedder(memory)
+        pairs = [layer.cross_attention.keys_values(memory) for layer in self.layers]
+        keys, values = (mx.stack(parts, axis=1) for parts in zip(*pairs, strict=True))
+        return Moment(modulation, t, keys, values)
+
+    def __call__(self, x, moment: Moment, pad_mask=None, text_mask=None) -> mx.array:
+        """x (B, N, D), masks (B, N) and (B, L) True on content -> (B, N, 2C).
+
+        The moment and the text's mask may be of batch 1, for items of one prompt.
+        """
+        rotary = rotary_table(x.shape[1], *self._rotary)
+        keys, values, text_mask = (
+            None if part is None else mx.broadcast_to(part, (len(x), *part.shape[1:]))
+            for part in (moment.keys, moment.values, text_mask)
+        )
         x = self.x_embedder(x)
-        for layer in self.layers:
-            keys, values = layer.cross_attention.keys_values(memory)
-            x = layer(x, modulation, keys, values, rotary, pad_mask, text_mask)
-        final = (self.final_layer_scale_shift_table + t[:, None]).astype(x.dtype)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, moment.modulation, keys[:, i], values[:, i], rotary, pad_mask, text_mask)
+        final = (self.final_layer_scale_shift_table + moment.final[:, None]).astype(x.dtype)
         shift, scale = mx.split(final, 2, axis=1)
         return self.output(modulate(self.norm(x), shift, scale))

@@ -17,6 +17,7 @@ import numpy as np
 from . import audio as audio_files
 from . import chunks, ode
 from .checkpoint import Checkpoint, digest
+from .dit import Moment
 from .errors import Cancelled, SAMAudioError
 from .prompts import Span, anchors
 from .timing import Clock
@@ -90,13 +91,17 @@ class Options:
     window: float
     overlap: float
     method: str
-    grid: list[float]
+    times: list[float]
     seed: int
     noise: mx.array | None
     message: mx.array | None
     watermark: bool
     progress: Callable[[int, int], None] | None
     cancel: Callable[[], bool] | None
+
+    @property
+    def plan(self) -> list[ode.Evaluation]:
+        return ode.plan(self.method, times=self.times)
 
 
 class Mixture:
@@ -135,7 +140,15 @@ class Prompt:
 
     text: mx.array  # (1, L, d_model)
     mask: mx.array  # (1, L)
+    moments: dict[float, Moment]
     spans: tuple[Span, ...]
+
+    @classmethod
+    def encode(cls, model, description: str, spans, plan) -> "Prompt":
+        tokens, mask = model.tokenizer([description])
+        text = model.network.text_encoder(tokens, mask)
+        mx.eval(text, mask)
+        return cls(text, mask, model.moments(model.network.memory_proj(text), plan), spans)
 
 
 class Progress:
@@ -161,17 +174,11 @@ class Progress:
 
 def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
     """Velocities of B equal windows: x (B, W, 2C), latents (B, W, C), rows of anchors (B, W)."""
-    batch = len(x)
-    condition = model.network.condition(
-        mx.array(latents),
-        mx.broadcast_to(prompt.text, (batch, *prompt.text.shape[1:])),
-        mx.broadcast_to(prompt.mask, (batch, *prompt.mask.shape[1:])),
-        mx.array(rows),
-    )
-    return np.array(model.network.velocity(mx.array(x), mx.full((batch,), t), condition))
+    condition = model.network.condition(mx.array(latents), prompt.text, prompt.mask, mx.array(rows))
+    return np.array(model.velocity(mx.array(x), prompt.moments[t], condition))
 
 
-def solve(model, prompt: Prompt, latents, x, windows: Windows, grid, method, progress, saved=None):
+def solve(model, prompt: Prompt, latents, x, windows: Windows, plan, progress, saved=None):
     """The state at t = 1 of the whole file, (N, 2C): all windows in step, x changed in place.
 
     saved: a `Checkpoint`, which gives the step to start from and takes every further one.
@@ -199,12 +206,11 @@ def solve(model, prompt: Prompt, latents, x, windows: Windows, grid, method, pro
                 first, held = done, held[done - first :]
             progress.advance(len(starts))
 
-    done, x = (0, x) if saved is None else saved.load(x)
-    progress.skip(done * len(windows.starts) * ode.evaluations(method, grid[:2]))
-    for step in range(done, len(grid) - 1):
-        ode.step_in_place(slopes, x, grid[step], grid[step + 1], method)
+    first, x, kept = (0, x, ()) if saved is None else saved.load(x)
+    progress.skip(first * len(windows.starts))
+    for done, slopes_kept in ode.integrate_in_place(slopes, x, plan, first, kept):
         if saved is not None:
-            saved.save(step + 1, x)
+            saved.save(done, x, slopes_kept)
     return x
 
 
@@ -214,7 +220,7 @@ def frame_anchors(model, spans: tuple[Span, ...], frames: int) -> np.ndarray:
     return np.array(anchors(spans, frames * hop, model.sample_rate, hop))
 
 
-def follow(model, prompt: Prompt, latents, noise, windows, grid, method, progress) -> Iterator:
+def follow(model, prompt: Prompt, latents, noise, windows, plan, progress) -> Iterator:
     """States at t = 1, window after window: consecutive pieces (n, 2C) that are final.
 
     In the overlap the velocity fades from the one that the windows before used, at the same
@@ -237,7 +243,7 @@ def follow(model, prompt: Prompt, latents, noise, windows, grid, method, progres
             progress.advance(1)
             return v
 
-        *_, x = ode.integrate(field, noise[cut], grid, method)
+        *_, x = ode.integrate(field, noise[cut], plan)
         yield x if after is None else x[: after - start]
 
 
@@ -260,9 +266,8 @@ def separate(
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
-    tokens, mask = model.tokenizer([description])
-    prompt = Prompt(model.network.text_encoder(tokens, mask), mask, options.spans)
-    mx.eval(prompt.text, prompt.mask)
+    plan = options.plan
+    prompt = Prompt.encode(model, description, options.spans, plan)
     clock.lap("encode")
 
     seeds = [options.seed]
@@ -270,16 +275,14 @@ def separate(
     mx.clear_cache()
     message = model.message(seeds, options.message, options.watermark)
     windows = Windows.over(len(mixture), size, overlap)
-    total = len(windows.starts) * ode.evaluations(options.method, options.grid)
     job = (
         model,
         prompt,
         mixture,
         noise,
         windows,
-        options.grid,
-        options.method,
-        Progress(options.progress, options.cancel, total),
+        plan,
+        Progress(options.progress, options.cancel, len(windows.starts) * len(plan)),
     )
     checkpoint = None
     if streaming:
@@ -301,7 +304,7 @@ def whole(model, samples: np.ndarray, description, options: Options, clock) -> I
         description,
         spans=options.spans,
         method=options.method,
-        times=options.grid,
+        times=options.times,
         seed=options.seed,
         noise=options.noise,
         message=options.message,
@@ -360,7 +363,7 @@ def identity(model, prompt: Prompt, mixture: Mixture, options: Options) -> dict[
         "model": digest(model.config, *weights),
         "prompt": digest(prompt.text.astype(mx.float32), prompt.spans),
         "settings": digest(
-            options.window, options.overlap, options.method, options.grid, options.seed,
+            options.window, options.overlap, options.method, options.times, options.seed,
             options.noise, options.message, options.watermark,
         ),
     }  # fmt: skip

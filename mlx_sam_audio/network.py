@@ -5,6 +5,7 @@ evaluates, reads files or draws random numbers. B batch, N latent frames (25 a s
 models), L text tokens, C latent channels, D width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ import mlx.nn as nn
 
 from .config import ModelConfig
 from .dacvae import DACVAE
-from .dit import DiT, sinusoidal
+from .dit import DiT, Moment, sinusoidal
 from .t5 import T5Encoder
 
 
@@ -87,10 +88,23 @@ class Network(nn.Module):
             static = static + self.align_masked_video(video)
         return Condition(static, self.memory_proj(text), text_mask, pad_mask)
 
-    def velocity(self, x: mx.array, t: mx.array, condition: Condition) -> mx.array:
-        """dx/dt of the state x (B, N, 2C) at time t (B,); float32 in, float32 out."""
-        dtype = condition.static.dtype
-        h = self.proj.noisy(x.astype(dtype)) + condition.static
-        memory = condition.text + sinusoidal(t, condition.text.shape[-1])[:, None].astype(dtype)
-        v = self.transformer(h, t, memory, condition.pad_mask, condition.text_mask)
+    def moment(self, t: mx.array, text: mx.array) -> Moment:
+        """What time t (B,) and text (B, L, D) alone decide of a velocity."""
+        time = sinusoidal(t, text.shape[-1])[:, None].astype(text.dtype)
+        return self.transformer.moment(t, text + time)
+
+    def moments(self, times: Sequence[float], text: mx.array) -> list[Moment]:
+        """The moments of several times, made at once; text (B, L, D)."""
+        batch = text.shape[0]
+        t = mx.repeat(mx.array(times, dtype=mx.float32), batch)
+        every = self.moment(t, mx.tile(text, (len(times), 1, 1)))
+        return [
+            Moment(*(part[i * batch : (i + 1) * batch] for part in every))
+            for i in range(len(times))
+        ]
+
+    def velocity(self, x: mx.array, moment: Moment, condition: Condition) -> mx.array:
+        """dx/dt of the state x (B, N, 2C) at a moment; float32 in, float32 out."""
+        h = self.proj.noisy(x.astype(condition.static.dtype)) + condition.static
+        v = self.transformer(h, moment, condition.pad_mask, condition.text_mask)
         return v.astype(mx.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from . import audio as audio_files
 from . import load, longform, ode
 from .config import ModelConfig
+from .dit import Moment
 from .errors import SAMAudioError
 from .network import Condition, Network
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
@@ -47,6 +48,7 @@ class SAMAudio:
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
+        self.velocity = mx.compile(network.velocity, inputs=network)  # traced once for each shape
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "SAMAudio":
@@ -81,7 +83,7 @@ class SAMAudio:
         audio: a path, or samples (T,) or (channels, T) at `sample_rate`. spans: where the sound
         is or is not. method, steps, times: the ODE solver, `times` being any grid from 0 to 1 in
         place of `steps` equal ones. noise (1, N, 2C) and message (2, 16) are drawn from `seed`
-        unless given. progress(done, total) is called after each step, in evaluations.
+        unless given. progress(done, total) counts evaluations of the network.
         Raises SAMAudioError.
         """
         return self.separate_batch(
@@ -117,7 +119,7 @@ class SAMAudio:
         on how far it is padded. Item i is drawn from seed + i. noise is (1 or B, N, 2C), message
         (2B, 16): target then residual of each item. The rest is as in `separate`.
         """
-        grid = ode.grid(method, steps, times)
+        plan = ode.plan(method, steps, times)
         seeds = check_seeds(seed, len(audios))
         spans = [()] * len(audios) if spans is None else spans
         if not len(audios) == len(descriptions) == len(spans) or not len(audios):
@@ -137,12 +139,11 @@ class SAMAudio:
 
         noise = self.noise(condition.static.shape[:2], seeds, noise)
         message = self.message(seeds, message, watermark)
-        total = ode.evaluations(method, grid)
-        states = ode.integrate(self.field(condition), noise, grid, method)
-        for step, x in enumerate(states, 1):
+        states = ode.integrate(self.field(condition, plan), noise, plan)
+        for done, x in enumerate(states, 1):
             mx.eval(x)
             if progress is not None:
-                progress(step * total // (len(grid) - 1), total)
+                progress(done, len(plan))
         clock.lap("solve")
 
         stems = self.decode(x, message)
@@ -155,7 +156,7 @@ class SAMAudio:
                 sample_rate=self.sample_rate,
                 seed=seeds[i],
                 spans=spans[i],
-                evaluations=total,
+                evaluations=len(plan),
                 seconds=clock.laps,
             )
             for i, wave in enumerate(waves)
@@ -198,7 +199,7 @@ class SAMAudio:
             sample_rate=self.sample_rate,
             seed=seed,
             spans=options.spans,
-            evaluations=ode.evaluations(method, options.grid),
+            evaluations=len(options.plan),
             seconds=clock.laps,
         )
 
@@ -237,9 +238,10 @@ class SAMAudio:
         check_seeds(seed, 1)
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, window, overlap)
-        grid = ode.grid(method, steps, times)
+        times = ode.grid(steps, times)
+        ode.plan(method, times=times)
         spans = check_prompt(description, spans)
-        return longform.Options(spans, window, overlap, method, grid, seed, *rest)
+        return longform.Options(spans, window, overlap, method, times, seed, *rest)
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
@@ -287,13 +289,17 @@ class SAMAudio:
         pad_mask = rows != PADDING if padded else None
         return self.network.condition(latents, text, text_mask, rows, pad_mask)
 
-    def field(self, condition: Condition) -> Callable[[float, mx.array], mx.array]:
-        """The velocity as a function of t and x, for the solver."""
+    def field(self, condition: Condition, plan: Sequence[ode.Evaluation]) -> Callable:
+        """The velocity as a function of t and x, at the times of a plan."""
+        moments = self.moments(condition.text, plan)
+        return lambda t, x: self.velocity(x, moments[t], condition)
 
-        def velocity(t: float, x: mx.array) -> mx.array:
-            return self.network.velocity(x, mx.full((x.shape[0],), t), condition)
-
-        return velocity
+    def moments(self, text: mx.array, plan: Sequence[ode.Evaluation]) -> dict[float, Moment]:
+        """What depends on time and text (B, L, D) alone, made for all evaluations at once."""
+        times = sorted({evaluation.time for evaluation in plan})
+        moments = self.network.moments(times, text)
+        mx.eval(moments)
+        return dict(zip(times, moments, strict=True))
 
     def noise(self, shape: tuple[int, int], seeds: list[int], given: mx.array | None) -> mx.array:
         """The state at t = 0, (B, N, 2C) float32."""

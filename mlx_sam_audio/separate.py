@@ -90,7 +90,6 @@ def progress_bar(verbose: bool) -> Callable[[int, int], None]:
 def report(options, model: SAMAudio, name: str, paths, samples: int, seconds: dict) -> dict:
     """All that is needed to judge a run and to repeat it."""
     length = samples / model.sample_rate
-    grid = ode.grid(options.method, options.steps)
     size, overlap = longform.window_frames(model, options.window, options.overlap)
     windows = longform.Windows.over(-(-samples // model.hop_length), size, overlap)
     return {
@@ -102,7 +101,7 @@ def report(options, model: SAMAudio, name: str, paths, samples: int, seconds: di
         "spans": options.span,
         "method": options.method,
         "steps": options.steps,
-        "evaluations": ode.evaluations(options.method, grid),
+        "evaluations": len(ode.plan(options.method, options.steps)),
         "windows": len(windows.starts),
         "window": options.window,
         "overlap": options.overlap,
@@ -139,7 +138,7 @@ def separate(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     if options.input is None:
         raise SAMAudioError("no input: name a recording with -i, or try --demo")
-    ode.grid(options.method, options.steps)
+    ode.plan(options.method, options.steps)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span])
     source = Path(options.input)
     if not source.is_file():

@@ -99,8 +99,8 @@ def test_windows_share_one_field(toy):
     frames, size, overlap = 33, 20, 6
     latents = np.random.default_rng(0).normal(size=(frames, 4)).astype(np.float32)
     windows = longform.Windows.over(frames, size, overlap)
-    tokens, mask = toy.tokenizer(["dog"])
-    prompt = longform.Prompt(toy.network.text_encoder(tokens, mask), mask, ())
+    plan = ode.plan("euler", 1)
+    prompt = longform.Prompt.encode(toy, "dog", (), plan)
     noise = np.array(toy.noise((1, frames), [0], None)[0])
     expected = noise.copy()
     for start, weight in zip(windows.starts, windows.weights(), strict=True):
@@ -109,7 +109,7 @@ def test_windows_share_one_field(toy):
         v = longform.velocities(toy, prompt, noise[None, cut], latents[None, cut], rows, 0)
         expected[cut] += weight[:, None] * v[0]
     progress = longform.Progress(None, None, 1)
-    state = longform.solve(toy, prompt, latents, noise.copy(), windows, [0, 1], "euler", progress)
+    state = longform.solve(toy, prompt, latents, noise.copy(), windows, plan, progress)
     assert parity.relative_error(state, expected) < 1e-6
 
 
@@ -182,17 +182,19 @@ def test_a_stream_goes_on_where_it_was(toy):
     next window starts on the velocities that were fixed."""
     latents = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     noise, windows = np.array(toy.noise((1, 40), [0], None)[0]), longform.Windows.over(40, 20, 6)
-    tokens, mask = toy.tokenizer(["dog"])
-    prompt = longform.Prompt(toy.network.text_encoder(tokens, mask), mask, ())
+    plan = ode.plan("midpoint", 3)
+    prompt = longform.Prompt.encode(toy, "dog", (), plan)
     progress = longform.Progress(None, None, 1)
-    times = ode.grid("midpoint", 3)
-    first, second, _ = longform.follow(
-        toy, prompt, latents, noise, windows, times, "midpoint", progress
-    )
+    first, second, _ = longform.follow(toy, prompt, latents, noise, windows, plan, progress)
     alone = longform.solve(
-        toy, prompt, latents[:20], noise[:20].copy(), longform.Windows.over(20, 20, 6), times,
-        "midpoint", progress,
-    )  # fmt: skip
+        toy,
+        prompt,
+        latents[:20],
+        noise[:20].copy(),
+        longform.Windows.over(20, 20, 6),
+        plan,
+        progress,
+    )
     assert parity.relative_error(first, alone[:14]) < 1e-5
     near, far = (np.linalg.norm(second[i] - alone[14 + i]) for i in (0, 5))
     assert near < 0.3 * far
@@ -288,7 +290,7 @@ def test_resume_after_kill(tiny_folder, long_file):
     process.wait()
     assert not (long_file / "killed.wav").exists()
     with np.load(state) as saved:
-        assert 1 <= saved["step"] < 40
+        assert 1 <= saved["done"] < 40
 
     other = command(long_file, tiny_folder, "-o", "killed.wav", "--resume", "--seed", "1")
     assert other.wait() == 2

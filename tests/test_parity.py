@@ -25,7 +25,8 @@ def test_solver_states(tiny, golden, name):
     expected = golden[f"state.{name}"]
     noise = golden["input.noise"][mx.array(items), : expected.shape[1]]
     options = parity.solver_options(case)
-    *_, state = ode.integrate(tiny.field(condition), noise, options["times"], options["method"])
+    plan = ode.plan(**options)
+    *_, state = ode.integrate(tiny.field(condition, plan), noise, plan)
     assert parity.relative_error(state, expected) <= 1e-5
 
 

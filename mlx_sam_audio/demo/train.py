@@ -174,7 +174,8 @@ def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) ->
     text = network.text_encoder(tokens, mask)
     condition = network.condition(latents, text, mask, anchors)
     s = t[:, None, None]
-    v = network.velocity((1 - s) * noise + s * x1, t, condition)
+    moment = network.moment(t, condition.text)
+    v = network.velocity((1 - s) * noise + s * x1, moment, condition)
     return mx.square(v - (x1 - noise)).mean()
 
 
