@@ -1,5 +1,6 @@
 """python -m convert --hf-path facebook/sam-audio-small --mlx-path out/"""
 
+import itertools
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from mlx_sam_audio import __version__
-from mlx_sam_audio.config import DTYPES
+from mlx_sam_audio import __version__, quantise
+from mlx_sam_audio.config import DTYPES, QuantisationConfig
 from mlx_sam_audio.errors import Parser, SAMAudioError
 from mlx_sam_audio.load import SIZES, store
 from mlx_sam_audio.network import Network
@@ -29,6 +30,7 @@ def convert(
     text_encoder: str | None = None,
     revision: str | None = None,
     force: bool = False,
+    quantisation: QuantisationConfig | None = None,
 ) -> Path:
     """Convert a checkpoint and return the new folder. Raises SAMAudioError."""
     repo = f"facebook/sam-audio-{hf_path}" if hf_path in SIZES else hf_path
@@ -38,10 +40,18 @@ def convert(
         raise SAMAudioError(f"{target} exists already: choose another --mlx-path, or add --force")
     text = find_text_encoder(source, text_encoder)
 
-    config = sam_audio.config(source.folder, text.folder, dtype)
+    config = sam_audio.config(source.folder, text.folder, dtype, quantisation)
     network = Network(config)  # lazy: only its shapes are used
     shapes = {name: value.shape for name, value in tree_flatten(network.parameters())}
-    size = sum(int(np.prod(shape)) for shape in shapes.values()) * getattr(mx, dtype).size
+    packed = (
+        {f"{name}.weight" for name in quantise.layers(network, quantisation.group_size)}
+        if quantisation
+        else set()
+    )
+    size = sum(
+        int(np.prod(shape)) * (quantisation.bits / 8 if name in packed else getattr(mx, dtype).size)
+        for name, shape in shapes.items()
+    )
     checkpoint = TorchWeights(source.file("checkpoint.pt"))
     text_weights = SafetensorsWeights(text.file("model.safetensors"))
     stages = len(config.codec.decoder_rates)
@@ -60,12 +70,18 @@ def convert(
     )
 
     def tensors() -> Iterator[tuple[str, mx.array]]:
-        yield from read(rules, checkpoint, "", shapes, dtype)
-        yield from read(text_rules, text_weights, "text_encoder", shapes, dtype)
+        for name, tensor in itertools.chain(
+            read(rules, checkpoint, "", shapes, dtype),
+            read(text_rules, text_weights, "text_encoder", shapes, dtype),
+        ):
+            if name in packed:
+                yield from quantise.tensors(name, tensor, quantisation).items()
+            else:
+                yield name, tensor
 
     with whole(target, force) as folder:
         check_space(folder, size)
-        write_weights(folder, tensors(), size)
+        write_weights(folder, tensors())
         shutil.copyfile(text.file("spiece.model"), folder / "spiece.model")
         for licence in source.folder.glob("LICENSE*"):
             shutil.copyfile(licence, folder / licence.name)
@@ -127,6 +143,13 @@ def parser() -> Parser:
         "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"
     )
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "-q", "--quantize", action="store_true", help="write transformer and T5 in few bits"
+    )
+    parser.add_argument("--q-bits", type=int, choices=(4, 6, 8), help="bits of a weight (4)")
+    parser.add_argument(
+        "--q-group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (64)"
+    )
     parser.add_argument("--text-encoder", help="a folder or hub repo with the T5 encoder's weights")
     parser.add_argument("--revision", help="the hub repo's branch, tag or commit")
     parser.add_argument("--force", action="store_true", help="replace an existing folder")
@@ -134,9 +157,13 @@ def parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    options = vars(parser().parse_args(arguments))
+    wanted, bits, group_size = map(options.pop, ("quantize", "q_bits", "q_group_size"))
     try:
-        folder = convert(**vars(options))
+        if not wanted and (bits or group_size):
+            raise SAMAudioError("--q-bits and --q-group-size do nothing without -q")
+        quantisation = QuantisationConfig(bits or 4, group_size or 64) if wanted else None
+        folder = convert(**options, quantisation=quantisation)
     except SAMAudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

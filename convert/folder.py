@@ -52,9 +52,9 @@ def check_space(folder: Path, size: int) -> None:
         )
 
 
-def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]], size: int) -> None:
-    """model.safetensors, or shards of half a gigabyte with an index. `size` is the sum in bytes."""
-    shard, held, index, number = {}, 0, {}, 0
+def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> None:
+    """model.safetensors, or shards of half a gigabyte with an index."""
+    shard, held, size, index, number = {}, 0, 0, {}, 0
 
     def flush():
         nonlocal shard, held, number
@@ -76,6 +76,7 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]], size: i
         mx.eval(tensor)
         shard[name] = tensor
         held += tensor.nbytes
+        size += tensor.nbytes
     flush()
     if number == 1:
         os.replace(folder / "model-00001.safetensors", folder / "model.safetensors")

@@ -10,6 +10,7 @@ from pathlib import Path
 from mlx_sam_audio.config import (
     CodecConfig,
     ModelConfig,
+    QuantisationConfig,
     TextConfig,
     TransformerConfig,
     VisionConfig,
@@ -59,7 +60,9 @@ FIXED = dict(
 WATERMARK_RATES = (8, 5, 4, 2)  # constants of dacvae
 
 
-def config(folder: Path, text_folder: Path, dtype: str) -> ModelConfig:
+def config(
+    folder: Path, text_folder: Path, dtype: str, quantisation: QuantisationConfig | None
+) -> ModelConfig:
     """Our complete configuration from the reference's config.json and T5's."""
     given = read_json(folder / "config.json")
     values = complete(given, MODEL, "config.json")
@@ -112,6 +115,7 @@ def config(folder: Path, text_folder: Path, dtype: str) -> ModelConfig:
         num_anchors=values["num_anchors"],
         anchor_dim=values["anchor_embedding_dim"],
         dtype=dtype,
+        quantisation=quantisation,
         sha256=None,
     )
 

@@ -73,6 +73,12 @@ class VocabularyConfig:
 
 
 @dataclass(frozen=True)
+class QuantisationConfig:
+    bits: int
+    group_size: int  # weights that share a scale and a bias
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     codec: CodecConfig
     text: TextConfig
@@ -81,7 +87,8 @@ class ModelConfig:
     vocabulary: VocabularyConfig | None  # None: any words
     num_anchors: int
     anchor_dim: int
-    dtype: str
+    dtype: str  # of all that is not quantised
+    quantisation: QuantisationConfig | None
     sha256: str | None  # of model.safetensors, where a model is shipped with the package
 
     def to_dict(self) -> dict:
@@ -128,6 +135,7 @@ SECTIONS = {
     "transformer": TransformerConfig,
     "vision": VisionConfig,
     "vocabulary": VocabularyConfig,
+    "quantisation": QuantisationConfig,
 }
 
 

@@ -27,7 +27,7 @@ def conv1d(x: mx.array, weight: mx.array, dilation: int = 1) -> mx.array:
     length = x.shape[1] - (taps - 1) * dilation
     y = x[:, :length] @ weight[:, 0].T
     for k in range(1, taps):
-        y = y + x[:, k * dilation : k * dilation + length] @ weight[:, k].T
+        y = mx.addmm(y, x[:, k * dilation : k * dilation + length], weight[:, k].T)
     return y
 
 

@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 from .config import ModelConfig
 from .errors import SAMAudioError
 from .network import Network
+from .quantise import quantise
 from .t5 import Tokenizer
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
@@ -74,6 +75,8 @@ def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
     """
     config = ModelConfig.read(folder)
     network = Network(config)
+    if config.quantisation:
+        quantise(network, config.quantisation)
     fill(network, folder)
     if mx.default_device() == mx.Device(mx.cpu):
         network.set_dtype(mx.float32)

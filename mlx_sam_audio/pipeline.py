@@ -238,8 +238,7 @@ class SAMAudio:
         check_seeds(seed, 1)
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, window, overlap)
-        times = ode.grid(steps, times)
-        ode.plan(method, times=times)
+        times = ode.grid(method, steps, times)
         spans = check_prompt(description, spans)
         return longform.Options(spans, window, overlap, method, times, seed, *rest)
 

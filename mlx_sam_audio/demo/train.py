@@ -60,7 +60,9 @@ def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
     transformer = shapes.TransformerConfig(
         **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
     )
-    config = shapes.ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
+    config = shapes.ModelConfig(
+        codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None, None
+    )
     mx.random.seed(0)
     network = Network(config)
     clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
