@@ -12,38 +12,41 @@ import numpy as np
 
 from .dacvae import DACVAE
 
-FRAMES = 250  # latent frames computed at a time, beside the context
-
 
 def encode(
-    codec: DACVAE, blocks: Iterable[np.ndarray], frames: int = FRAMES
+    codec: DACVAE, blocks: Iterable[np.ndarray], frames: int
 ) -> Iterator[tuple[mx.array, int]]:
-    """Blocks of samples (t,) -> pieces of latents (1, n, C), and how many samples each covers."""
+    """Blocks of samples (B, t) -> pieces of latents (B, n, C), and how many samples each covers.
+
+    frames: how many are computed at a time, beside the context.
+    """
     hop, halo = codec.hop_length, codec.encoder_halo
-    held, first, done = np.zeros(0, np.float32), 0, 0  # samples from frame `first`; frames out
+    held, first, done = None, 0, 0  # samples from frame `first`; frames that are out
 
     def emit(count: int) -> tuple[mx.array, int]:
         nonlocal held, first, done
         skip = done - first
-        segment = held[: (skip + count + halo) * hop]
-        latents = codec.encode(mx.array(segment)[None])[:, skip : skip + count]
-        mx.eval(latents)
-        samples = min(len(held) - skip * hop, count * hop)
+        latents = []
+        for row in held[:, None, : (skip + count + halo) * hop]:  # one by one takes less memory
+            latents.append(codec.encode(mx.array(row))[:, skip : skip + count])
+            mx.eval(latents)
+        latents = mx.concatenate(latents)
+        samples = min(held.shape[1] - skip * hop, count * hop)
         done += count
         drop = max(done - halo, 0) - first
-        held, first = held[drop * hop :], first + drop
+        held, first = held[:, drop * hop :], first + drop
         return latents, samples
 
     for block in blocks:
-        held = np.concatenate([held, block])
-        while len(held) >= (done - first + frames + halo) * hop:
+        held = block if held is None else np.concatenate([held, block], axis=1)
+        while held.shape[1] >= (done - first + frames + halo) * hop:
             yield emit(frames)
-    while (left := -(-len(held) // hop) - (done - first)) > 0:
+    while (left := -(-held.shape[1] // hop) - (done - first)) > 0:
         yield emit(min(frames, left))
 
 
 def decode(
-    codec: DACVAE, parts: Iterable[mx.array], message: mx.array | None, frames: int = FRAMES
+    codec: DACVAE, parts: Iterable[mx.array], message: mx.array | None, frames: int
 ) -> Iterator[mx.array]:
     """Consecutive latents (B, n, C) -> consecutive waveforms (B, m), as early as they are final."""
     hop, halo = codec.hop_length, codec.decoder_halo
@@ -52,8 +55,11 @@ def decode(
     def emit(count: int) -> mx.array:
         nonlocal held, first, done, kept
         skip = done - first
-        clean = codec.decode_clean(held[:, : skip + count + halo])
-        audio, kept = codec.mark(clean[:, skip * hop : (skip + count) * hop], message, kept)
+        clean = []
+        for row in held[:, None, : skip + count + halo]:
+            clean.append(codec.decode_clean(row)[:, skip * hop : (skip + count) * hop])
+            mx.eval(clean)
+        audio, kept = codec.mark(mx.concatenate(clean), message, kept)
         mx.eval(audio, kept)
         done += count
         drop = max(done - halo, 0) - first

@@ -1,11 +1,12 @@
 """From a name to a network with every weight in place, or an error."""
 
-import os
+import math
 from pathlib import Path
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from . import memory
 from .config import ModelConfig
 from .errors import SAMAudioError
 from .network import Network
@@ -123,9 +124,9 @@ def complain(problem: str, keys: list[str]) -> None:
         raise SAMAudioError(f"{problem} {len(keys)} tensors: {', '.join(keys[:10])}{more}")
 
 
-def largest_that_fits() -> tuple[str, str]:
-    """The largest model of the local store for this machine, and why, in a sentence."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
+    """The largest model of the local store for windows of so many seconds within `limit` bytes (or
+    what the machine offers), and why, in a sentence."""
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
         for folder in (sorted(store().iterdir()) if store().is_dir() else ())
@@ -136,14 +137,15 @@ def largest_that_fits() -> tuple[str, str]:
             f"no converted model in {store()}: run `python -m convert --hf-path small` once, or "
             "name a model folder with -m"
         )
-    # activations of a ten-second window take about as much as the small model again
-    fitting = {name: size for name, size in sizes.items() if 2 * size < memory}
-    if not fitting:
-        raise SAMAudioError(
-            f"none of the models in {store()} fits this machine's {memory / 2**30:.0f} GiB"
-        )
-    name = max(fitting, key=fitting.get)
-    return name, (
-        f"model {name}: {fitting[name] / 2**30:.2f} GiB, the largest in {store()} that fits "
-        f"{memory / 2**30:.0f} GiB of memory"
-    )
+    offered = memory.text(limit or memory.machine())
+    for name in sorted(sizes, key=sizes.get, reverse=True):
+        config = ModelConfig.read(store() / name)
+        weights = sizes[name] * memory.itemsize(config) // getattr(mx, config.dtype).size
+        frames = math.ceil(window * config.codec.sample_rate / config.codec.hop_length)
+        try:
+            memory.pieces(config, weights, frames, range(1, 1), frames, limit)
+        except SAMAudioError:
+            continue
+        size = memory.text(sizes[name])
+        return name, f"model {name}: {size}, the largest in {store()} that fits {offered} of memory"
+    raise SAMAudioError(f"none of the models in {store()} fits {offered} of memory")

@@ -22,8 +22,6 @@ from .errors import Cancelled, SAMAudioError
 from .prompts import Span, anchors
 from .timing import Clock
 
-WINDOWS_AT_ONCE = 4
-
 
 @dataclass(frozen=True)
 class Chunk:
@@ -96,6 +94,8 @@ class Options:
     noise: mx.array | None
     message: mx.array | None
     watermark: bool
+    residual: str
+    max_memory: int | None
     progress: Callable[[int, int], None] | None
     cancel: Callable[[], bool] | None
 
@@ -107,9 +107,10 @@ class Options:
 class Mixture:
     """The file's latents, encoded as far as somebody asked for them."""
 
-    def __init__(self, model, blocks: Iterator[np.ndarray], samples: int | None):
+    def __init__(self, model, blocks: Iterator[np.ndarray], samples: int | None, frames: int):
         codec, channels = model.network.audio_codec, model.config.codec.codebook_dim
-        self._pieces, self._done = chunks.encode(codec, blocks), 0
+        blocks = (block[None] for block in blocks)
+        self._pieces, self._done = chunks.encode(codec, blocks, frames), 0
         if samples is None:
             pieces = [(np.array(z[0].astype(mx.float32)), n) for z, n in self._pieces]
             self._latents = np.concatenate([z for z, _ in pieces])
@@ -178,10 +179,11 @@ def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
     return np.array(model.velocity(mx.array(x), prompt.moments[t], condition))
 
 
-def solve(model, prompt: Prompt, latents, x, windows: Windows, plan, progress, saved=None):
+def solve(model, prompt: Prompt, latents, x, windows, plan, progress, at_once=1, saved=None):
     """The state at t = 1 of the whole file, (N, 2C): all windows in step, x changed in place.
 
-    saved: a `Checkpoint`, which gives the step to start from and takes every further one.
+    at_once: how many windows are solved in one evaluation. saved: a `Checkpoint`, which gives the
+    step to start from and takes every further one.
     """
     rows = frame_anchors(model, prompt.spans, len(latents))
     weights = windows.weights()
@@ -192,8 +194,8 @@ def solve(model, prompt: Prompt, latents, x, windows: Windows, plan, progress, s
         No window that comes later reads those frames of y, so they may be overwritten.
         """
         first, held = 0, np.zeros((0, y.shape[1]), np.float32)
-        for k in range(0, len(windows.starts), WINDOWS_AT_ONCE):
-            starts = windows.starts[k : k + WINDOWS_AT_ONCE]
+        for k in range(0, len(windows.starts), at_once):
+            starts = windows.starts[k : k + at_once]
             cuts = [slice(s, s + windows.size) for s in starts]
             stacks = (np.stack([values[cut] for cut in cuts]) for values in (y, latents, rows))
             fields = velocities(model, prompt, *stacks, t)
@@ -262,9 +264,12 @@ def separate(
     if len(opening) <= size * model.hop_length:  # one window: exactly what separate() does
         yield from whole(model, opening, description, options, clock)
         return
+    frames = size if samples is None else -(-samples // model.hop_length)
+    at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
+    pieces = model.pieces(frames, at_once, size, options.max_memory)
     if samples is not None:
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
-    mixture = Mixture(model, blocks, samples if streaming else None)
+    mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
     plan = options.plan
     prompt = Prompt.encode(model, description, options.spans, plan)
@@ -289,12 +294,15 @@ def separate(
         states = follow(*job)
     else:
         if saved:
-            checkpoint = Checkpoint(saved[0], identity(model, prompt, mixture, options), saved[1])
-        state = solve(*job, checkpoint)
+            same = identity(model, prompt, mixture, options, pieces)
+            checkpoint = Checkpoint(saved[0], same, saved[1])
+        state = solve(*job, pieces.windows, checkpoint)
         clock.lap("solve")
         mx.clear_cache()
-        states = (state[i : i + chunks.FRAMES] for i in range(0, len(state), chunks.FRAMES))
-    yield from decoded(model, states, message, mixture.samples)
+        states = (state[i : i + pieces.frames] for i in range(0, len(state), pieces.frames))
+    stems = decoded(model, states, message, pieces.frames, options.residual)
+    mixed = source(model, audio)[0] if options.residual == "subtract" else None
+    yield from cut(model, stems, mixture.samples, mixed)
     clock.lap("solve and decode" if streaming else "decode")
 
 
@@ -309,20 +317,35 @@ def whole(model, samples: np.ndarray, description, options: Options, clock) -> I
         noise=options.noise,
         message=options.message,
         watermark=options.watermark,
+        residual=options.residual,
+        max_memory=options.max_memory,
         progress=Progress(options.progress, options.cancel, 0).reach,
     )
     clock.laps.update(result.seconds)
     yield Chunk(result.target, result.residual, 0.0, result.sample_rate)
 
 
-def decoded(model, states: Iterator[np.ndarray], message, samples: int) -> Iterator[Chunk]:
-    """Final states (n, 2C) -> waveforms, cut to the file's length."""
-    channels, done = model.config.codec.codebook_dim, 0
-    stems = (mx.array(x).reshape(len(x), 2, channels).swapaxes(0, 1) for x in states)
-    for audio in chunks.decode(model.network.audio_codec, stems, message):
+def decoded(model, states, message, frames: int, residual: str) -> Iterator[mx.array]:
+    """Final states (n, 2C) -> waveforms (2, t), or (1, t) of the target if that is all."""
+    channels, stems = model.config.codec.codebook_dim, 1 if residual == "subtract" else 2
+    latents = (mx.array(x).reshape(len(x), 2, channels).swapaxes(0, 1)[:stems] for x in states)
+    message = None if message is None else message[:stems]
+    return chunks.decode(model.network.audio_codec, latents, message, frames)
+
+
+def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterator[Chunk]:
+    """Waveforms as long as the file. mixture: its samples in blocks, if the rest is subtracted."""
+    done, held = 0, np.zeros(0, np.float32)
+    for audio in stems:
         audio = audio[:, : samples - done]
+        count = audio.shape[1]
+        if mixture is not None:
+            while len(held) < count:
+                held = np.concatenate([held, next(mixture)])
+            audio = mx.stack([audio[0], mx.array(held[:count]) - audio[0]])
+            held = held[count:]
         yield Chunk(audio[0], audio[1], done / model.sample_rate, model.sample_rate)
-        done += audio.shape[1]
+        done += count
 
 
 def source(model, audio) -> tuple[Iterator[np.ndarray], int | None]:
@@ -353,7 +376,7 @@ def peek(blocks: Iterator[np.ndarray], count: int) -> tuple[np.ndarray, Iterator
     return np.concatenate(seen), itertools.chain(seen, blocks)
 
 
-def identity(model, prompt: Prompt, mixture: Mixture, options: Options) -> dict[str, str]:
+def identity(model, prompt: Prompt, mixture: Mixture, options: Options, pieces) -> dict[str, str]:
     """Fingerprints of all that decides the result, so that nothing else is resumed."""
     network = model.network
     layers = (network.proj.noisy, network.memory_proj, network.transformer.t_block)
@@ -364,6 +387,6 @@ def identity(model, prompt: Prompt, mixture: Mixture, options: Options) -> dict[
         "prompt": digest(prompt.text.astype(mx.float32), prompt.spans),
         "settings": digest(
             options.window, options.overlap, options.method, options.times, options.seed,
-            options.noise, options.message, options.watermark,
+            options.noise, options.message, options.watermark, options.residual, pieces,
         ),
     }  # fmt: skip

@@ -7,8 +7,9 @@ methods take one evaluation a step, and shorter steps towards t = 1, where the f
   Differential Equations I, III.5), after a midpoint step whose slope in the middle is used too.
 * dpm2, dpm3: the same idea for the end that a slope points at, x1 = x + (1 - t) v, which changes
   less than v on the straight paths of flow matching: x' = (x1(t) - x) / (1 - t) is integrated
-  exactly for a polynomial x1(t), of lower degree in the first steps. Data prediction as in DPM-Solver++ (Lu et al., 2022), exponential
-  Adams-Bashforth in the terms of Hochbruck and Ostermann (2010).
+  exactly for a polynomial x1(t), of lower degree in the first steps. Data prediction as in
+  DPM-Solver++ (Lu et al., 2022); exponential Adams-Bashforth in the terms of Hochbruck and
+  Ostermann (2010).
 """
 
 import math
@@ -33,6 +34,7 @@ ADAMS_BASHFORTH = {"ab2": 2, "ab3": 3}  # order
 DPM = {"dpm2": 2, "dpm3": 3}
 BEND = 1.5  # t = 1 - (1 - i / steps) ** BEND
 METHODS = (*RUNGE_KUTTA, *ADAMS_BASHFORTH, *DPM)
+QUALITY = {"fast": 8, "balanced": 16, "best": 32}  # steps of dpm3, which is the default
 
 
 @dataclass(frozen=True)

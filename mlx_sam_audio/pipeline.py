@@ -6,9 +6,10 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from . import audio as audio_files
-from . import load, longform, ode
+from . import chunks, load, longform, memory, ode
 from .config import ModelConfig
 from .dit import Moment
 from .errors import SAMAudioError
@@ -69,22 +70,26 @@ class SAMAudio:
         description: str,
         *,
         spans: Sequence[Span] = (),
-        method: str = "midpoint",
+        method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
         seed: int = 0,
         noise: mx.array | None = None,
         message: mx.array | None = None,
         watermark: bool = True,
+        residual: str = "model",
+        max_memory: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Separation:
         """Split `audio` into the described sound and the rest.
 
         audio: a path, or samples (T,) or (channels, T) at `sample_rate`. spans: where the sound
-        is or is not. method, steps, times: the ODE solver, `times` being any grid from 0 to 1 in
-        place of `steps` equal ones. noise (1, N, 2C) and message (2, 16) are drawn from `seed`
-        unless given. progress(done, total) counts evaluations of the network.
-        Raises SAMAudioError.
+        is or is not. method, steps, times: the ODE solver (see `ode`); 8 steps are fast, 32 are
+        best; `times` is any grid from 0 to 1. noise (1, N, 2C) and message (2, 16) are drawn from
+        `seed` unless given. residual: "model" for the model's own, or "subtract" for mixture -
+        target, whose sum with the target is the mixture, and which need not be decoded.
+        max_memory: bytes; the work is cut to fit. progress(done, total) counts evaluations of the
+        network. Raises SAMAudioError.
         """
         return self.separate_batch(
             [audio],
@@ -97,6 +102,8 @@ class SAMAudio:
             noise=noise,
             message=message,
             watermark=watermark,
+            residual=residual,
+            max_memory=max_memory,
             progress=progress,
         )[0]
 
@@ -106,13 +113,15 @@ class SAMAudio:
         descriptions: Sequence[str],
         *,
         spans: Sequence[Sequence[Span]] | None = None,
-        method: str = "midpoint",
+        method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
         seed: int = 0,
         noise: mx.array | None = None,
         message: mx.array | None = None,
         watermark: bool = True,
+        residual: str = "model",
+        max_memory: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Separation]:
         """Separate B items as the reference's padded batch does: a shorter clip's result depends
@@ -120,6 +129,7 @@ class SAMAudio:
         (2B, 16): target then residual of each item. The rest is as in `separate`.
         """
         plan = ode.plan(method, steps, times)
+        check_residual(residual)
         seeds = check_seeds(seed, len(audios))
         spans = [()] * len(audios) if spans is None else spans
         if not len(audios) == len(descriptions) == len(spans) or not len(audios):
@@ -131,10 +141,14 @@ class SAMAudio:
         for description in descriptions:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
+        frames = -(-max(map(len, waves)) // self.hop_length)
+        at_once = range(len(waves), len(waves))
+        pieces = self.pieces(frames, at_once, frames, max_memory)
         clock = Clock()
 
-        condition = self.encode(waves, descriptions, spans)
+        condition = self.encode(waves, descriptions, spans, pieces.frames)
         mx.eval(condition)
+        mx.clear_cache()
         clock.lap("encode")
 
         noise = self.noise(condition.static.shape[:2], seeds, noise)
@@ -144,15 +158,19 @@ class SAMAudio:
             mx.eval(x)
             if progress is not None:
                 progress(done, len(plan))
+        mx.clear_cache()
         clock.lap("solve")
 
-        stems = self.decode(x, message)
-        mx.eval(stems)
+        targets, residuals = self.decode(x, message, pieces.frames, residual)
+        if residuals is None:
+            residuals = [
+                mx.array(w) - target[: len(w)] for w, target in zip(waves, targets, strict=True)
+            ]
         clock.lap("decode")
         return [
             Separation(
-                target=stems[2 * i, : len(wave)],
-                residual=stems[2 * i + 1, : len(wave)],
+                target=targets[i][: len(wave)],
+                residual=residuals[i][: len(wave)],
                 sample_rate=self.sample_rate,
                 seed=seeds[i],
                 spans=spans[i],
@@ -170,13 +188,15 @@ class SAMAudio:
         spans: Sequence[Span] = (),
         window: float = 10.0,
         overlap: float = 3.0,
-        method: str = "midpoint",
+        method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
         seed: int = 0,
         noise: mx.array | None = None,
         message: mx.array | None = None,
         watermark: bool = True,
+        residual: str = "model",
+        max_memory: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> Separation:
@@ -189,7 +209,7 @@ class SAMAudio:
         """
         options = self.long_options(
             description, spans, window, overlap, method, steps, times, seed, noise, message,
-            watermark, progress, cancel,
+            watermark, residual, max_memory, progress, cancel,
         )  # fmt: skip
         clock = Clock()
         chunks = list(longform.separate(self, audio, description, options, clock=clock))
@@ -211,13 +231,15 @@ class SAMAudio:
         spans: Sequence[Span] = (),
         window: float = 10.0,
         overlap: float = 3.0,
-        method: str = "midpoint",
+        method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
         seed: int = 0,
         noise: mx.array | None = None,
         message: mx.array | None = None,
         watermark: bool = True,
+        residual: str = "model",
+        max_memory: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         cancel: Callable[[], bool] | None = None,
     ) -> Iterator[longform.Chunk]:
@@ -227,7 +249,7 @@ class SAMAudio:
         """
         options = self.long_options(
             description, spans, window, overlap, method, steps, times, seed, noise, message,
-            watermark, progress, cancel,
+            watermark, residual, max_memory, progress, cancel,
         )  # fmt: skip
         return longform.separate(self, audio, description, options, streaming=True)
 
@@ -236,11 +258,19 @@ class SAMAudio:
     ) -> longform.Options:
         """Checked before anything is read."""
         check_seeds(seed, 1)
+        check_residual(rest[3])
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, window, overlap)
         times = ode.grid(method, steps, times)
         spans = check_prompt(description, spans)
         return longform.Options(spans, window, overlap, method, times, seed, *rest)
+
+    def pieces(
+        self, frames: int, at_once: range, size: int, max_memory: int | None
+    ) -> memory.Pieces:
+        """How the work is cut to fit into memory: see `memory`."""
+        weights = sum(value.nbytes for _, value in tree_flatten(self.network.parameters()))
+        return memory.pieces(self.config, weights, frames, at_once, size, max_memory)
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
@@ -272,12 +302,20 @@ class SAMAudio:
         return wave
 
     def encode(
-        self, waves: Sequence[np.ndarray], descriptions: Sequence[str], spans: Sequence[tuple]
+        self,
+        waves: Sequence[np.ndarray],
+        descriptions: Sequence[str],
+        spans: Sequence[tuple],
+        chunk: int = memory.MOST_FRAMES,
     ) -> Condition:
-        """Everything the solver needs that does not change while it runs."""
+        """Everything the solver needs that does not change while it runs.
+
+        chunk: latent frames that are encoded at a time.
+        """
         hop, longest = self.hop_length, max(map(len, waves))
-        batch = mx.array(np.stack([np.pad(w, (0, longest - len(w))) for w in waves]))
-        latents = self.network.audio_codec.encode(batch)
+        batch = np.stack([np.pad(w, (0, longest - len(w))) for w in waves])
+        encoded = chunks.encode(self.network.audio_codec, [batch], chunk)
+        latents = mx.concatenate([latents for latents, _ in encoded], axis=1)
         rows = [
             anchors(s, len(w), self.sample_rate, hop) for s, w in zip(spans, waves, strict=True)
         ]
@@ -328,13 +366,28 @@ class SAMAudio:
             raise SAMAudioError(f"message must be {shape} of zeros and ones, got {given.shape}")
         return given
 
-    def decode(self, x: mx.array, message: mx.array | None) -> mx.array:
-        """The state (B, N, 2C) -> waveforms (2B, N * hop): target and residual of each item."""
+    def decode(
+        self, x: mx.array, message: mx.array | None, chunk: int, residual: str
+    ) -> tuple[mx.array, mx.array | None]:
+        """The state (B, N, 2C) -> targets and residuals (B, N * hop), no residuals to subtract."""
         batch, frames, channels = x.shape
-        latents = x.reshape(batch, frames, 2, channels // 2).swapaxes(1, 2)
-        return self.network.audio_codec.decode(
-            latents.reshape(2 * batch, frames, channels // 2), message
-        )
+        stems = 1 if residual == "subtract" else 2
+        latents = x.reshape(batch, frames, 2, channels // 2).swapaxes(1, 2)[:, :stems]
+        latents = latents.reshape(stems * batch, frames, channels // 2)
+        if message is not None:
+            message = message.reshape(batch, 2, -1)[:, :stems].reshape(stems * batch, -1)
+        parts = chunks.decode(self.network.audio_codec, [latents], message, chunk)
+        audio = mx.concatenate(list(parts), axis=1).reshape(batch, stems, -1)
+        mx.eval(audio)
+        return audio[:, 0], audio[:, 1] if stems == 2 else None
+
+
+RESIDUALS = ("model", "subtract")
+
+
+def check_residual(residual: str) -> None:
+    if residual not in RESIDUALS:
+        raise SAMAudioError(f"residual must be one of {', '.join(RESIDUALS)}, not {residual!r}")
 
 
 NOISE_BLOCK = 256  # frames

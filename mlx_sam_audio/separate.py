@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, longform, ode, spectrogram
+from . import audio, load, longform, memory, ode, spectrogram
 from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
@@ -39,9 +39,12 @@ def parser() -> Parser:
     )
     parser.add_argument("-o", "--output", help="the target, .wav or .flac (INPUT.target.wav here)")
     parser.add_argument("--residual", help="the rest, .wav or .flac (beside the target)")
-    parser.add_argument("-m", "--model", help="a converted model: folder, name or hub repo")
-    parser.add_argument("--method", choices=ode.METHODS, default="midpoint", help="ODE solver")
-    parser.add_argument("--steps", type=int, default=16, help="solver steps (16)")
+    parser.add_argument(
+        "-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)"
+    )
+    parser.add_argument("--quality", choices=ode.QUALITY, help="8, 16 or 32 steps (balanced)")
+    parser.add_argument("--method", choices=ode.METHODS, default="dpm3", help="ODE solver (dpm3)")
+    parser.add_argument("--steps", type=int, help="solver steps, instead of --quality")
     parser.add_argument("--seed", type=int, default=0, help="decides noise and watermark (0)")
     parser.add_argument(
         "--window", type=float, default=10.0, help="seconds the model sees at once (10)"
@@ -51,6 +54,14 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run of the same output"
+    )
+    parser.add_argument(
+        "--subtract",
+        action="store_true",
+        help="make the residual as input - target: faster, and both add up to the input",
+    )
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="cut the work to fit, like 8GB (what the machine has)"
     )
     parser.add_argument("--no-watermark", action="store_true", help="decode without the watermark")
     parser.add_argument("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
@@ -87,11 +98,12 @@ def progress_bar(verbose: bool) -> Callable[[int, int], None]:
     return show
 
 
-def report(options, model: SAMAudio, name: str, paths, samples: int, seconds: dict) -> dict:
+def report(
+    options, model: SAMAudio, name: str, paths, samples: int, estimate: int, seconds: dict
+) -> dict:
     """All that is needed to judge a run and to repeat it."""
     length = samples / model.sample_rate
-    size, overlap = longform.window_frames(model, options.window, options.overlap)
-    windows = longform.Windows.over(-(-samples // model.hop_length), size, overlap)
+    windows = windows_of(model, samples, options)
     return {
         "input": str(options.input),
         "target": str(paths[0]),
@@ -107,13 +119,20 @@ def report(options, model: SAMAudio, name: str, paths, samples: int, seconds: di
         "overlap": options.overlap,
         "seed": options.seed,
         "watermark": not options.no_watermark,
+        "residual_by": "subtract" if options.subtract else "model",
         "sample_rate": model.sample_rate,
         "audio_seconds": length,
         "seconds": seconds,
         "real_time_factor": seconds["total"] / length,
+        "estimated_memory_bytes": estimate,
         "peak_memory_bytes": mx.get_peak_memory(),
         "active_memory_bytes": mx.get_active_memory(),
     }
+
+
+def windows_of(model: SAMAudio, samples: int, options) -> longform.Windows:
+    size, overlap = longform.window_frames(model, options.window, options.overlap)
+    return longform.Windows.over(-(-samples // model.hop_length), size, overlap)
 
 
 def table(values: dict) -> str:
@@ -125,8 +144,9 @@ def table(values: dict) -> str:
             f"time      {stages}",
             f"speed     {values['audio_seconds']:.2f} s of audio, "
             f"real-time factor {values['real_time_factor']:.2f}",
-            f"memory    peak {values['peak_memory_bytes'] / 2**20:.0f} MiB, "
-            f"active {values['active_memory_bytes'] / 2**20:.0f} MiB",
+            f"memory    peak {memory.text(values['peak_memory_bytes'])}, "
+            f"{memory.text(values['estimated_memory_bytes'])} were expected, "
+            f"{memory.text(values['active_memory_bytes'])} still in use",
             f"solver    {values['method']}, {values['steps']} steps, "
             f"{values['evaluations']} evaluations, {values['windows']} window"
             f"{'s' * (values['windows'] > 1)}, seed {values['seed']}",
@@ -138,7 +158,12 @@ def separate(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     if options.input is None:
         raise SAMAudioError("no input: name a recording with -i, or try --demo")
+    if options.steps is not None and options.quality is not None:
+        raise SAMAudioError("--quality and --steps both say how many steps: give one of them")
+    if options.steps is None:
+        options.steps = ode.QUALITY[options.quality or "balanced"]
     ode.plan(options.method, options.steps)
+    limit = memory.parse(options.max_memory) if options.max_memory else None
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span])
     source = Path(options.input)
     if not source.is_file():
@@ -148,8 +173,8 @@ def separate(options: argparse.Namespace) -> None:
         audio.make_folder(Path(path).parent)
 
     name = options.model
-    if name is None:
-        name, reason = load.largest_that_fits()
+    if name in (None, "auto"):
+        name, reason = load.largest_that_fits(limit, options.window)
         print(reason)
     say = print if options.verbose else lambda *_: None
     say(f"loading {name}")
@@ -158,14 +183,23 @@ def separate(options: argparse.Namespace) -> None:
     settings = model.long_options(
         options.description, spans, options.window, options.overlap, options.method,
         options.steps, None, options.seed, None, None, not options.no_watermark,
-        progress_bar(options.verbose), None,
+        "subtract" if options.subtract else "model", limit, progress_bar(options.verbose), None,
     )  # fmt: skip
+    length = audio.length(source, model.sample_rate) or 0
+    windows = windows_of(model, length or round(options.window * model.sample_rate), options)
+    at_once = range(1, len(windows.starts))
+    pieces = model.pieces(windows.frames, at_once, windows.size, limit)
+    shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
+    if shown:
+        offered = memory.text(limit or memory.machine())
+        print(f"memory    about {memory.text(pieces.bytes)} of {offered}")
     say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
     state = paths[0].with_name(f".{paths[0].name}.resume")
     run = longform.separate(
         model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
-    samples = write(run, paths, model.sample_rate, audio.length(source, model.sample_rate) or 0)
+    with memory.wired():
+        samples = write(run, paths, model.sample_rate, length)
     state.unlink(missing_ok=True)
 
     if options.spectrogram:
@@ -174,8 +208,8 @@ def separate(options: argparse.Namespace) -> None:
         rows = dict(zip(titles, files, strict=True))
         spectrogram.save(options.spectrogram, rows, samples, model.sample_rate, spans)
     seconds = {**clock.laps, "total": time.perf_counter() - start}
-    values = report(options, model, name, paths, samples, seconds)
-    if not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0":
+    values = report(options, model, name, paths, samples, pieces.bytes, seconds)
+    if shown:
         print(table(values))
     if options.metrics_json:
         write_json(Path(options.metrics_json), values)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import parity
 from benchmarks.parity import TINY
 from convert import folder as folders
 from convert.__main__ import convert, main
 from convert.sam_audio import LEFT_OUT
 from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio.config import QuantisationConfig
 
 
 @pytest.fixture
@@ -141,6 +143,22 @@ def test_half_precision(source, dtype):
     wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     result = model.separate(wave, "dog", method="euler", steps=2)
     assert mx.isfinite(result.target).all().item()
+
+
+@pytest.mark.parametrize("bits, bound", [(8, 0.1), (6, 0.25), (4, 0.8)])
+def test_quantised(source, tiny, bits, bound):
+    """Blocks of transformer and T5 in few bits, loaded strictly; near the model in float32."""
+    quantisation = QuantisationConfig(bits, 32)
+    folder = convert(str(source), source.parent / "out", quantisation=quantisation)
+    weights = mx.load(str(folder / "model.safetensors"))
+    packed = [name for name, weight in weights.items() if weight.dtype == mx.uint32]
+    assert packed and all(name.startswith(("transformer.", "text_encoder.")) for name in packed)
+    model = SAMAudio.from_pretrained(folder)
+    assert model.config.quantisation == quantisation
+    wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
+    result, exact = (m.separate(wave, "dog", steps=2, watermark=False) for m in (model, tiny))
+    error = parity.relative_error(result.target, exact.target)
+    assert 0 < error < bound
 
 
 def test_a_model_without_vision_and_watermark(source):

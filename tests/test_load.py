@@ -98,11 +98,11 @@ def test_the_local_store(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(load, "store", lambda: tmp_path / "store")
     fails("small", "not converted yet: run `python -m convert --hf-path small`")
     with pytest.raises(SAMAudioError, match="no converted model"):
-        load.largest_that_fits()
+        load.largest_that_fits(None, 10)
     shutil.copytree(folder, tmp_path / "store" / "small")
     assert load.resolve("small") == tmp_path / "store" / "small"
-    assert load.largest_that_fits()[0] == "small"
-    assert "the largest in" in load.largest_that_fits()[1]
+    assert load.largest_that_fits(None, 10)[0] == "small"
+    assert "the largest in" in load.largest_that_fits(None, 10)[1]
 
 
 def test_no_such_model():

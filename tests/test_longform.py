@@ -15,7 +15,7 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, longform, ode
+from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, longform, memory, ode
 
 HOP = 1920
 NOISE = np.random.default_rng(0).normal(0, 0.1, 60 * HOP).astype(np.float32)
@@ -24,7 +24,7 @@ SHORT = dict(window=0.8, overlap=0.24, **FAST)  # 20 and 6 frames
 
 
 def pieces(samples: np.ndarray, size: int):
-    return (samples[i : i + size] for i in range(0, len(samples), size))
+    return (samples[:, i : i + size] for i in range(0, samples.shape[1], size))
 
 
 def joined(stream) -> tuple[mx.array, mx.array]:
@@ -36,7 +36,8 @@ def joined(stream) -> tuple[mx.array, mx.array]:
 @pytest.mark.parametrize("samples", [1, 1921, 21 * HOP, 23 * HOP + 17])
 def test_encoding_in_chunks_is_exact(tiny, samples, frames, block):
     codec = tiny.network.audio_codec
-    parts = list(chunks.encode(codec, pieces(NOISE[:samples], block), frames))
+    blocks = pieces(NOISE[None, :samples], block)
+    parts = list(chunks.encode(codec, blocks, frames))
     whole = codec.encode(mx.array(NOISE[:samples])[None])
     assert sum(count for _, count in parts) == samples
     assert parity.relative_error(mx.concatenate([z for z, _ in parts], axis=1), whole) < 2e-6
@@ -88,7 +89,7 @@ def test_one_window_is_separate(tiny, samples):
 def test_batching_windows_changes_nothing(toy, monkeypatch):
     results = []
     for count in (1, 3, 8):
-        monkeypatch.setattr(longform, "WINDOWS_AT_ONCE", count)
+        monkeypatch.setattr(memory, "MOST_WINDOWS", count)
         results.append(toy.separate_long(NOISE[:1600], "dog", window=0.4, overlap=0.1, **FAST))
     assert parity.relative_error(results[1].target, results[0].target) < 1e-4
     assert parity.relative_error(results[2].target, results[0].target) < 1e-4
@@ -222,6 +223,13 @@ def test_a_file_and_an_array_are_the_same(tiny, tmp_path):
 def test_bad_options(tiny, options, message):
     with pytest.raises(SAMAudioError, match=message):
         tiny.separate_long(NOISE, **{"description": "dog", **SHORT, **options})
+
+
+def test_subtracted_residual(tiny, tmp_path):
+    soundfile.write(tmp_path / "a.wav", NOISE, 48_000, subtype="FLOAT")
+    for audio in (NOISE, tmp_path / "a.wav"):
+        target, residual = joined(tiny.stream(audio, "dog", residual="subtract", **SHORT))
+        assert np.allclose(np.array(target + residual), NOISE, atol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [200, 2_000])

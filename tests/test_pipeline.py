@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from benchmarks import parity
-from mlx_sam_audio import SAMAudioError, Span
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 9_001).astype(np.float32)
 FAST = dict(method="euler", steps=2)
@@ -102,8 +102,33 @@ def test_progress_and_stages(tiny):
     result = tiny.separate(
         WAVE, "dog", steps=3, progress=lambda done, total: seen.append((done, total))
     )
-    assert seen == [(done, 6) for done in range(1, 7)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
     assert set(result.seconds) == {"encode", "solve", "decode"}
+
+
+def test_subtracted_residual(tiny):
+    model, other = (tiny.separate(WAVE, "dog", residual=r, **FAST) for r in ("model", "subtract"))
+    assert parity.relative_error(other.target, model.target) < 1e-6
+    assert np.array_equal(np.array(other.residual), WAVE - np.array(other.target))
+    assert parity.relative_error(other.residual, model.residual) > 0.1
+    with pytest.raises(SAMAudioError, match="residual must be one of model, subtract"):
+        tiny.separate(WAVE, "dog", residual="none")
+
+
+def test_one_evaluation_is_traced_once(fresh_tiny, monkeypatch):
+    """Neither steps, nor times, nor windows compile anything anew."""
+    traced, network = [], fresh_tiny.network
+
+    def velocity(x, moment, condition):
+        traced.append((x.shape, moment.keys.shape))
+        return type(network).velocity(network, x, moment, condition)
+
+    model = SAMAudio(fresh_tiny.config, network, fresh_tiny.tokenizer)
+    model.velocity = mx.compile(velocity, inputs=network)
+    wave = np.resize(WAVE, 60 * 1920)
+    for description, options in (("dog", FAST), ("dog", dict(steps=5, seed=1)), ("cats", FAST)):
+        model.separate_long(wave, description, window=0.8, overlap=0.24, **options)
+    assert len(traced) == len(set(traced))
 
 
 def test_save(tiny, tmp_path):

@@ -1,0 +1,117 @@
+"""What a run takes in memory, and how to cut it into pieces that fit.
+
+The two factors are what MLX's CPU backend was seen to hold at most (`python -m benchmarks.speed`
+prints the peaks of every stage), rounded up.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .config import ModelConfig
+from .errors import SAMAudioError
+
+CODEC = 15  # arrays of the codec's widest layer that live at once
+SOLVER = 40  # arrays (N, D) that live at once in an evaluation
+CHUNK_BYTES = 2**30  # activations of the codec's chunk: larger ones save little of the halo's work
+HALO = 16  # frames that the decoder sees beside a chunk
+MOST_FRAMES = 250
+LEAST_FRAMES = 8
+MOST_WINDOWS = 8
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True)
+class Pieces:
+    windows: int  # solved in one evaluation
+    frames: int  # in one chunk of the codec, beside its halo
+    bytes: int  # the highest that is expected, weights included
+
+
+def pieces(
+    config: ModelConfig, weights: int, frames: int, windows: range, size: int, limit: int | None
+) -> Pieces:
+    """How to cut the work on N latent frames in windows of `size` so that it fits `limit` bytes.
+
+    weights: bytes of the loaded model. windows: how few and how many may be solved at once. Without
+    a limit, it is what the machine offers. Raises SAMAudioError that says what would fit.
+    """
+    available = limit or machine()
+    state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
+    solver, codec = solver_bytes(config, size), codec_bytes(config)
+    left = available - weights - state
+    least = max(windows.start * solver, (LEAST_FRAMES + HALO) * codec)
+    if left < least:
+        raise SAMAudioError(
+            f"this needs {text(weights + state + least)} of memory, and there are "
+            f"{text(max(available, 0))}: the weights take {text(weights)}, solving "
+            f"{text(windows.start * solver)}; allow more, or choose a smaller or quantised model, "
+            "or a shorter window"
+        )
+    count = max(windows.start, min(windows.stop, left // solver, MOST_WINDOWS))
+    chunk = min(min(left, CHUNK_BYTES) // codec - HALO, MOST_FRAMES)
+    chunk = max(chunk, LEAST_FRAMES)
+    peak = max(count * solver, (min(chunk, frames) + HALO) * codec)
+    return Pieces(count, chunk, weights + state + peak)
+
+
+def itemsize(config: ModelConfig) -> int:
+    """Bytes of an activation; the CPU computes in float32 whatever the weights are."""
+    return 4 if on_cpu() else getattr(mx, config.dtype).size
+
+
+def on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def solver_bytes(config: ModelConfig, size: int) -> int:
+    """Activations of one evaluation on one window of `size` frames."""
+    transformer = config.transformer
+    values = SOLVER * size * transformer.dim
+    if on_cpu():  # where attention scores are written out
+        values += 2 * transformer.n_heads * size**2
+    return values * itemsize(config)
+
+
+def codec_bytes(config: ModelConfig) -> int:
+    """Activations for each latent frame of one stem."""
+    codec = config.codec
+    widest = max(codec.encoder_dim, codec.decoder_dim // 2 ** len(codec.decoder_rates))
+    return CODEC * widest * codec.hop_length * itemsize(config)
+
+
+def machine() -> int:
+    """Bytes that a run may take on this machine."""
+    if on_cpu():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    return int(mx.device_info()["max_recommended_working_set_size"])
+
+
+@contextlib.contextmanager
+def wired() -> Iterator[None]:
+    """Keep the weights resident on Metal while the body runs, as mlx-lm does."""
+    if not mx.metal.is_available():
+        yield
+        return
+    old = mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    try:
+        yield
+    finally:
+        mx.synchronize()
+        mx.set_wired_limit(old)
+
+
+def parse(given: str) -> int:
+    """Bytes of "8GB", "512 MB", "2.5G"; a K, M or G is 1024 of the one before."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]?)(i?B)?\s*", given, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise SAMAudioError(f"{given!r} is no amount of memory: write it like 8GB or 512MB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def text(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

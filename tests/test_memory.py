@@ -1,0 +1,57 @@
+"""What a run takes in memory is known before, and the work is cut to fit."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from benchmarks import parity
+from mlx_sam_audio import SAMAudioError, memory
+
+WAVE = np.random.default_rng(0).normal(0, 0.1, 60 * 1920).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "given, count", [("8GB", 2**33), ("512 MB", 2**29), ("1.5g", 3 * 2**29), ("2GiB", 2**31)]
+)
+def test_amounts(given, count):
+    assert memory.parse(given) == count
+
+
+@pytest.mark.parametrize("given", ["", "much", "-1GB", "0", "8TB", "8GB please"])
+def test_no_amounts(given):
+    with pytest.raises(SAMAudioError, match="no amount of memory"):
+        memory.parse(given)
+
+
+@pytest.mark.parametrize("seconds", [1, 2.4])
+def test_a_run_stays_below_the_estimate(tiny, seconds):
+    wave = WAVE[: round(seconds * 48_000)]
+    frames = -(-len(wave) // 1920)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    tiny.separate(wave, "dog", steps=4)
+    weights = sum(v.nbytes for _, v in tree_flatten(tiny.network.parameters()))
+    estimate = tiny.pieces(frames, range(1, 1), frames, None).bytes - weights
+    assert mx.get_peak_memory() - before < estimate
+
+
+def test_less_memory_means_smaller_pieces_and_the_same_result(tiny):
+    plenty = tiny.pieces(60, range(1, 3), 20, None)
+    limit = plenty.bytes - 20 * memory.codec_bytes(tiny.config)
+    tight = tiny.pieces(60, range(1, 3), 20, limit)
+    assert tight.frames < plenty.frames and tight.bytes <= limit
+    options = dict(window=0.8, overlap=0.24, steps=2)
+    whole = tiny.separate_long(WAVE, "dog", **options)
+    cut = tiny.separate_long(WAVE, "dog", max_memory=limit, **options)
+    assert parity.relative_error(cut.target, whole.target) < 1e-4
+
+
+def test_what_cannot_fit_is_refused_first(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.network.audio_codec, "encode", None)  # nothing heavy may start
+    message = "needs .* MiB of memory, and there are 4 MiB: the weights take .* smaller or quant"
+    with pytest.raises(SAMAudioError, match=message):
+        tiny.separate(WAVE, "dog", max_memory=4 * 2**20)
+    with pytest.raises(SAMAudioError, match=message):
+        tiny.separate_long(WAVE, "dog", window=0.8, overlap=0.24, max_memory=4 * 2**20)
