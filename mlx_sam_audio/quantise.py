@@ -23,7 +23,7 @@ def layers(network: Network, group_size: int) -> list[str]:
 
 
 def quantise(network: Network, config: QuantisationConfig) -> None:
-    """Replace those layers by quantised ones, lazily: their weights are about to be loaded."""
+    """Replace those layers by quantised ones (lazily, so that weights loaded next cost nothing)."""
     chosen = set(layers(network, config.group_size))
     nn.quantize(
         network, config.group_size, config.bits, class_predicate=lambda name, _: name in chosen

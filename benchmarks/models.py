@@ -1,0 +1,65 @@
+"""Models of the published sizes with random weights: for time and memory, not for sound."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from mlx_sam_audio import SAMAudio, load
+from mlx_sam_audio.config import (
+    CodecConfig,
+    ModelConfig,
+    QuantisationConfig,
+    TextConfig,
+    TransformerConfig,
+    VisionConfig,
+)
+from mlx_sam_audio.network import Network
+from mlx_sam_audio.quantise import quantise
+from mlx_sam_audio.t5 import Tokenizer
+
+SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
+    "small": (1536, 12, 12, 4096),
+    "base": (2048, 16, 16, 5504),
+    "large": (2816, 22, 22, 7552),
+}
+CODEC = CodecConfig(48_000, 64, (2, 8, 10, 12), 1024, 1536, (12, 10, 8, 2), 128, True, (8, 5, 4, 2))
+TEXT = TextConfig(32_128, 768, 64, 3072, 12, 12, 32, 128, 1e-6, 512)
+
+
+def config(size: str, dtype: str) -> ModelConfig:
+    dim, heads, layers, hidden = SIZES[size]
+    transformer = TransformerConfig(dim, heads, layers, hidden, dim, 256, 1e-5, 10_000, 256)
+    return ModelConfig(
+        CODEC, TEXT, transformer, VisionConfig(1024), None, 3, 128, dtype, None, None
+    )
+
+
+def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
+    """Nothing is computed before it is used, random weights included."""
+    made = config(size, dtype)
+    if bits:
+        made = replace(made, quantisation=QuantisationConfig(bits, 64))
+    network = Network(made)
+    network.set_dtype(getattr(mx, dtype))
+    if bits:
+        quantise(network, made.quantisation)
+    network.eval()
+    return SAMAudio(made, network, Tokenizer(load.DEMO / "spiece.model", TEXT.max_tokens))
+
+
+def weights(model: SAMAudio) -> int:
+    """Bytes."""
+    return sum(value.nbytes for _, value in tree_flatten(model.network.parameters()))
+
+
+def save(model: SAMAudio, folder: Path) -> None:
+    import json
+    import shutil
+
+    mx.save_safetensors(
+        str(folder / "model.safetensors"), dict(tree_flatten(model.network.parameters()))
+    )
+    (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
+    shutil.copyfile(load.DEMO / "spiece.model", folder / "spiece.model")
