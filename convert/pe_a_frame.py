@@ -46,7 +46,7 @@ LARGE_TEXT = dict(
     hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16
 )
 # the only values for which the networks are written
-FIXED = dict(attention_bias=False, num_key_value_heads=None)
+FIXED = dict(attention_bias=False)
 TEXT_FIXED = dict(
     model_type="modernbert", hidden_activation="gelu", norm_bias=False, attention_bias=False,
     mlp_bias=False, layer_types=None, rope_parameters=None,
@@ -87,9 +87,12 @@ def source_name(name: str) -> str:
 
 def transformer_config(given: dict, where: str) -> PETransformerConfig:
     values = known(given, TRANSFORMER, FIXED, where)
+    heads, keys = values["num_attention_heads"], given.get("num_key_value_heads")
+    if keys not in (None, heads):
+        raise SAMAudioError(f"{where} has {heads} heads, but {keys} of keys: not supported")
     return PETransformerConfig(
         dim=values["hidden_size"],
-        n_heads=values["num_attention_heads"],
+        n_heads=heads,
         n_layers=values["num_hidden_layers"],
         ffn_dim=values["intermediate_size"],
         norm_eps=values["rms_norm_eps"],

@@ -4,7 +4,6 @@ Follows facebookresearch/sam-audio (SAMAudio.predict_spans) and perception_model
 N latent frames, C channels.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +50,7 @@ class SpanPredictor:
         gap: float = 0.0,
         samples: Sequence[int] | None = None,
         window: float | None = None,
-        overlap: float = 10.0,
+        overlap: float = 3.0,
     ) -> list[tuple[Span, ...]]:
         """The "+" spans of each item: where its probability is above `threshold`.
 
@@ -67,8 +66,9 @@ class SpanPredictor:
         rows = np.array(self.probabilities(latents, descriptions, **options))
         rate, hop = self.config.sample_rate, self.config.hop_length
         smallest, gap = (round(value * rate / hop, 6) for value in (smallest, gap))  # frames
+        samples = [rows.shape[1] * hop] * len(rows) if samples is None else samples
         spans = []
-        for row, length in zip(rows, samples or [rows.shape[1] * hop] * len(rows), strict=True):
+        for row, length in zip(rows, samples, strict=True):
             active = row[: -(-length // hop)] > threshold
             spans.append(to_spans(runs(active, smallest, gap), length, rate, hop))
         return spans
@@ -80,7 +80,7 @@ class SpanPredictor:
         *,
         samples: Sequence[int] | None = None,
         window: float | None = None,
-        overlap: float = 10.0,
+        overlap: float = 3.0,
     ) -> mx.array:
         """How probably each frame holds its item's sound, (B, N) float32.
 
@@ -114,8 +114,9 @@ class SpanPredictor:
                 "this predictor's codec?"
             )
         if len(descriptions) != len(latents):
-            raise SAMAudioError(f"{len(latents)} items need as many descriptions, not "
-                                f"{len(descriptions)}")  # fmt: skip
+            raise SAMAudioError(
+                f"{len(latents)} items need as many descriptions, not {len(descriptions)}"
+            )
         if not all(isinstance(text, str) and text.strip() for text in descriptions):
             raise SAMAudioError("spans can only be predicted for a description: it is empty")
         limit = latents.shape[1] * hop
@@ -129,15 +130,15 @@ class SpanPredictor:
     def window_frames(self, window: float | None, overlap: float) -> tuple[int, int]:
         """Checked lengths of window and overlap in frames."""
         rate = self.config.sample_rate / self.config.hop_length
-        most = self.config.transformer.max_positions - 1  # one is the class token's
-        size = most if window is None else round(window * rate)
-        shared = round(overlap * rate)
-        if not (1 <= size <= most and 0 <= shared < size):
+        longest = (self.config.transformer.max_positions - 1) / rate  # one is the class token's
+        window = longest if window is None else window
+        if not 0 <= overlap < window <= longest:
             raise SAMAudioError(
-                f"the window ({size / rate:g} s) must be longer than the overlap ({overlap:g} s) "
-                f"and last at most {most / rate:g} s"
+                f"the window ({window:g} s) must be longer than the overlap ({overlap:g} s) and "
+                f"last at most {longest:g} s"
             )
-        return size, shared
+        size = max(round(window * rate), 1)
+        return size, min(round(overlap * rate), size - 1)
 
 
 def runs(active: np.ndarray, smallest: float = 0, gap: float = 0) -> np.ndarray:
@@ -166,9 +167,9 @@ def seconds(frames: np.ndarray, sample_rate: int, hop: int) -> np.ndarray:
     return np.where(late, np.nextafter(times, 0), times)
 
 
-def to_json(spans: Sequence[Span]) -> str:
-    """A list of [sign, start, end], as the reference writes anchors."""
-    return json.dumps([[span.sign, span.start, span.end] for span in spans])
+def to_json(spans: Sequence[Span]) -> list[list]:
+    """[sign, start, end] of each, for a JSON file; so the reference writes its anchors."""
+    return [[span.sign, span.start, span.end] for span in spans]
 
 
 def to_labels(spans: Sequence[Span], label: str) -> str:
