@@ -42,7 +42,7 @@ class SpanPredictor:
 
     def __call__(
         self,
-        latents: mx.array,
+        latents: mx.array | np.ndarray,
         descriptions: str | Sequence[str],
         *,
         threshold: float = 0.3,
@@ -75,7 +75,7 @@ class SpanPredictor:
 
     def probabilities(
         self,
-        latents: mx.array,
+        latents: mx.array | np.ndarray,
         descriptions: str | Sequence[str],
         *,
         samples: Sequence[int] | None = None,
@@ -88,6 +88,7 @@ class SpanPredictor:
         see at once: 400 s for Meta's) is seen in windows that share `overlap` seconds, over which
         their probabilities are cross-faded.
         """
+        latents = mx.array(latents)
         latents = latents[None] if latents.ndim == 2 else latents
         descriptions = [descriptions] if isinstance(descriptions, str) else list(descriptions)
         self.check(latents, descriptions, samples)

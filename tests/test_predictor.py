@@ -136,7 +136,7 @@ def test_the_class_token_takes_part(predictor, golden):
 def test_padding_changes_nothing(predictor, golden, meta, samples):
     together = predictor.probabilities(golden["latents"], meta["prompts"], samples=samples)
     for i, frames in enumerate(meta["sizes"]):
-        alone = predictor.probabilities(golden["latents"][i, :frames], meta["prompts"][i])
+        alone = predictor.probabilities(np.array(golden["latents"])[i, :frames], meta["prompts"][i])
         assert relative_error(together[i : i + 1, :frames], alone) <= 1e-5
 
 
