@@ -1,10 +1,10 @@
 """python -m convert --hf-path facebook/sam-audio-small --mlx-path out/"""
 
-import itertools
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import mlx.core as mx
 import numpy as np
@@ -12,15 +12,17 @@ from mlx.utils import tree_flatten
 from tqdm import tqdm
 
 from mlx_sam_audio import __version__, quantise
-from mlx_sam_audio.config import DTYPES, QuantisationConfig
+from mlx_sam_audio.config import DTYPES, QuantisationConfig, read_json
 from mlx_sam_audio.errors import Parser, SAMAudioError
-from mlx_sam_audio.load import SIZES, store
-from mlx_sam_audio.network import Network
+from mlx_sam_audio.load import store
 
-from . import sam_audio
+from . import judge, pe_a_frame, sam_audio
 from .folder import check_space, whole, write_json, write_weights
 from .rules import Rule, join, plan
-from .sources import SafetensorsWeights, Source, TorchWeights
+from .sources import Source
+
+KINDS = (sam_audio, pe_a_frame, judge)
+REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
 
 
 def convert(
@@ -33,67 +35,52 @@ def convert(
     quantisation: QuantisationConfig | None = None,
 ) -> Path:
     """Convert a checkpoint and return the new folder. Raises SAMAudioError."""
-    repo = f"facebook/sam-audio-{hf_path}" if hf_path in SIZES else hf_path
-    source = Source.find(repo, ["config.json", "checkpoint.pt", "LICENSE*"], revision)
+    repo, branch = REPOS.get(hf_path, (hf_path, dict(REPOS.values()).get(hf_path)))
+    source = Source.find(repo, ["config.json", "LICENSE*"], revision or branch)
     target = Path(mlx_path).expanduser() if mlx_path else store() / local_name(source)
     if target.exists() and not force:
         raise SAMAudioError(f"{target} exists already: choose another --mlx-path, or add --force")
-    text = find_text_encoder(source, text_encoder)
+    kind = recognise(source)
+    given = {} if text_encoder is None else {"text_encoder": text_encoder}
+    if given and kind is not sam_audio:
+        raise SAMAudioError(f"{repo} holds its own text encoder: leave out --text-encoder")
+    if quantisation is not None:
+        if kind is not sam_audio:
+            raise SAMAudioError(f"{repo} is converted without -q")
+        given["quantisation"] = quantisation
+    checkpoint = kind.checkpoint(source, dtype, **given)
 
-    config = sam_audio.config(source.folder, text.folder, dtype, quantisation)
-    network = Network(config)  # lazy: only its shapes are used
+    network = checkpoint.network  # lazy: only its shapes are used
     shapes = {name: value.shape for name, value in tree_flatten(network.parameters())}
-    packed = (
-        {f"{name}.weight" for name in quantise.layers(network, quantisation.group_size)}
-        if quantisation
-        else set()
-    )
+    packed = set()
+    if quantisation:
+        packed = {f"{name}.weight" for name in quantise.layers(network, quantisation.group_size)}
     size = sum(
         int(np.prod(shape)) * (quantisation.bits / 8 if name in packed else getattr(mx, dtype).size)
         for name, shape in shapes.items()
     )
-    checkpoint = TorchWeights(source.file("checkpoint.pt"))
-    text_weights = SafetensorsWeights(text.file("model.safetensors"))
-    stages = len(config.codec.decoder_rates)
-    text_rules = plan(
-        network.text_encoder,
-        sam_audio.text_source_name,
-        text_weights.shapes,
-        sam_audio.TEXT_LEFT_OUT,
-    )
-    del network["text_encoder"]
-    rules = plan(
-        network,
-        lambda name: sam_audio.source_name(name, stages),
-        checkpoint.shapes,
-        sam_audio.LEFT_OUT,
-    )
+    planned = []
+    for part in checkpoint.parts:
+        module = network.pop(part.prefix) if part.prefix else network
+        rules = plan(module, part.source_name, part.weights.shapes, part.left_out)
+        planned.append((rules, part.weights, part.prefix))
 
     def tensors() -> Iterator[tuple[str, mx.array]]:
-        for name, tensor in itertools.chain(
-            read(rules, checkpoint, "", shapes, dtype),
-            read(text_rules, text_weights, "text_encoder", shapes, dtype),
-        ):
-            if name in packed:
-                yield from quantise.tensors(name, tensor, quantisation).items()
-            else:
-                yield name, tensor
+        for rules, weights, prefix in planned:
+            for name, tensor in read(rules, weights, prefix, shapes, dtype):
+                if name in packed:
+                    yield from quantise.tensors(name, tensor, quantisation).items()
+                else:
+                    yield name, tensor
 
     with whole(target, force) as folder:
         check_space(folder, size)
         write_weights(folder, tensors())
-        shutil.copyfile(text.file("spiece.model"), folder / "spiece.model")
-        for licence in source.folder.glob("LICENSE*"):
-            shutil.copyfile(licence, folder / licence.name)
-        files = [source.file("checkpoint.pt"), source.file("config.json")]
-        text_files = [text.file("model.safetensors"), text.file("spiece.model")]
-        provenance = {
-            "converter": f"mlx-sam-audio {__version__}",
-            "checkpoint": source.describe(*files),
-            "text_encoder": text.describe(*text_files),
-        }
-        write_json(folder / "source.json", provenance)
-        write_json(folder / "config.json", config.to_dict())
+        for path in (*checkpoint.copies, *source.folder.glob("LICENSE*")):
+            shutil.copyfile(path, folder / path.name)
+        converter = {"converter": f"mlx-sam-audio {__version__}"}
+        write_json(folder / "source.json", {**converter, **checkpoint.origin})
+        write_json(folder / "config.json", checkpoint.config.to_dict())
     return target
 
 
@@ -102,15 +89,15 @@ def local_name(source: Source) -> str:
     return name.removeprefix("sam-audio-")
 
 
-def find_text_encoder(source: Source, given: str | None) -> Source:
-    """T5 is not in SAM-Audio's checkpoint: `given`, a folder inside the source, or the hub's."""
-    patterns = ["config.json", "model.safetensors", "spiece.model"]
-    if given is not None:
-        return Source.find(given, patterns)
-    values = sam_audio.read_json(source.file("config.json")).get("text_encoder") or {}
-    name = values.get("name", sam_audio.TEXT["name"])
-    inside = source.folder / name
-    return Source.find(str(inside) if inside.is_dir() else name, patterns)
+def recognise(source: Source) -> ModuleType:
+    """Which of the models that we know a checkpoint is, by its configuration."""
+    path = source.file("config.json")
+    values = read_json(path)
+    for kind in KINDS:
+        if kind.MARKS & set(values):
+            return kind
+    known = ", ".join(kind.NAME for kind in KINDS)
+    raise SAMAudioError(f"{path} describes no checkpoint that can be converted: {known}")
 
 
 def read(
@@ -133,11 +120,11 @@ def read(
 
 
 def parser() -> Parser:
-    parser = Parser(prog="python -m convert", description="Convert a SAM-Audio checkpoint to MLX.")
+    parser = Parser(prog="python -m convert", description="Convert a checkpoint to MLX.")
     parser.add_argument(
         "--hf-path",
         required=True,
-        help=f"a folder with config.json and checkpoint.pt, a hub repo, or {', '.join(SIZES)}",
+        help=f"a folder with config.json and the weights, a hub repo, or {', '.join(REPOS)}",
     )
     parser.add_argument(
         "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"
@@ -150,7 +137,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--q-group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (64)"
     )
-    parser.add_argument("--text-encoder", help="a folder or hub repo with the T5 encoder's weights")
+    parser.add_argument("--text-encoder", help="T5 for SAM-Audio: a folder or hub repo")
     parser.add_argument("--revision", help="the hub repo's branch, tag or commit")
     parser.add_argument("--force", action="store_true", help="replace an existing folder")
     return parser

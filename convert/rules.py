@@ -7,13 +7,17 @@ and turns them into parameters. A module without a rule takes its parameters as 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio import conv, dacvae, dit, network, watermark
+from mlx_sam_audio.config import Stored
 from mlx_sam_audio.load import complain
+
+from .sources import SafetensorsWeights, TorchWeights
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,27 @@ class Rule:
     parameters: tuple[str, ...]
     sources: tuple[str, ...]
     make: Callable[..., tuple[np.ndarray, ...]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The parameters below a prefix, and the file that they come from."""
+
+    prefix: str  # "": all that no other part has; such a part comes last
+    weights: TorchWeights | SafetensorsWeights
+    source_name: Callable[[str], str]  # our module's name -> its name in that file
+    left_out: dict[str, str]  # patterns of tensors that are not converted, and why
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a source model's file knows of a checkpoint that is to be converted."""
+
+    config: Stored
+    network: nn.Module
+    parts: tuple[Part, ...]
+    copies: tuple[Path, ...]  # files that the new folder gets as they are
+    origin: dict  # where everything came from, for people
 
 
 def plan(

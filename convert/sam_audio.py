@@ -3,7 +3,6 @@
 Source: facebookresearch/sam-audio (sam_audio/model/config.py, model.py), dacvae, transformers T5.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -14,9 +13,18 @@ from mlx_sam_audio.config import (
     TextConfig,
     TransformerConfig,
     VisionConfig,
+    read_json,
 )
 from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.load import SIZES
+from mlx_sam_audio.network import Network
 
+from .rules import Checkpoint, Part
+from .sources import SafetensorsWeights, Source, TorchWeights
+
+NAME = "SAM-Audio"
+REPOS = {size: (f"facebook/sam-audio-{size}", None) for size in SIZES}  # None: the main branch
+MARKS = {"in_channels", "num_anchors", "anchor_embedding_dim", "text_encoder", "vision_encoder"}
 LEFT_OUT = {
     r"vision_encoder\.model\.visual\.": "the visual tower: there is no visual prompting yet",
     r"vision_encoder\.model\.": "the text tower of the vision model, which nothing uses",
@@ -58,6 +66,44 @@ FIXED = dict(
     context_non_linearity="swiglu", context_norm=False, in_channels=None,
 )  # fmt: skip
 WATERMARK_RATES = (8, 5, 4, 2)  # constants of dacvae
+
+
+def checkpoint(
+    source: Source,
+    dtype: str,
+    text_encoder: str | None = None,
+    quantisation: QuantisationConfig | None = None,
+) -> Checkpoint:
+    """text_encoder: a folder or repo with T5, which the checkpoint does not hold."""
+    text = find_text_encoder(source, text_encoder)
+    configured = config(source.folder, text.folder, dtype, quantisation)
+    stages = len(configured.codec.decoder_rates)
+    weights, text_weights = source.file("checkpoint.pt"), text.file("model.safetensors")
+    pieces = text.file("spiece.model")
+    return Checkpoint(
+        config=configured,
+        network=Network(configured),
+        parts=(
+            Part("text_encoder", SafetensorsWeights(text_weights), text_source_name, TEXT_LEFT_OUT),
+            Part("", TorchWeights(weights), lambda name: source_name(name, stages), LEFT_OUT),
+        ),
+        copies=(pieces,),
+        origin={
+            "checkpoint": source.describe(weights, source.file("config.json")),
+            "text_encoder": text.describe(text_weights, pieces),
+        },
+    )
+
+
+def find_text_encoder(source: Source, given: str | None) -> Source:
+    """T5: `given`, a folder inside the source, or the hub's."""
+    patterns = ["config.json", "model.safetensors", "spiece.model"]
+    if given is not None:
+        return Source.find(given, patterns)
+    values = read_json(source.file("config.json")).get("text_encoder") or {}
+    name = values.get("name", TEXT["name"])
+    inside = source.folder / name
+    return Source.find(str(inside) if inside.is_dir() else name, patterns)
 
 
 def config(
@@ -146,16 +192,6 @@ def complete(given: dict, defaults: dict, where: str) -> dict:
     if unknown:
         raise SAMAudioError(f"{where} has unknown keys: {', '.join(sorted(unknown))}")
     return {**defaults, **given}
-
-
-def read_json(path: Path) -> dict:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SAMAudioError(f"cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise SAMAudioError(f"{path} holds no JSON object")
-    return values
 
 
 def source_name(name: str, blocks: int) -> str:

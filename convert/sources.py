@@ -32,7 +32,10 @@ class Source:
         return cls(folder, name, folder.name)
 
     def file(self, name: str) -> Path:
+        """A file of the folder; one of a repo is downloaded when it is asked for."""
         path = self.folder / name
+        if self.repo and not path.is_file():
+            download(self.repo, [name], self.revision)
         if not path.is_file():
             raise SAMAudioError(f"{self.repo or self.folder} holds no {name}")
         return path

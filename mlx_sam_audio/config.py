@@ -6,30 +6,36 @@ Architecture values have no defaults here; the converter writes them all.
 import dataclasses
 import json
 import math
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SAMAudioError
 
-FORMAT = 1
 DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
-class CodecConfig:
+class EncoderConfig:
+    """The codec's encoding half."""
+
     sample_rate: int
     encoder_dim: int
     encoder_rates: tuple[int, ...]
     latent_dim: int
-    decoder_dim: int
-    decoder_rates: tuple[int, ...]
     codebook_dim: int  # channels C of the latents
-    watermark: bool
-    watermark_rates: tuple[int, ...]
 
     @property
     def hop_length(self) -> int:
         return math.prod(self.encoder_rates)
+
+
+@dataclass(frozen=True)
+class CodecConfig(EncoderConfig):
+    decoder_dim: int
+    decoder_rates: tuple[int, ...]
+    watermark: bool
+    watermark_rates: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,79 @@ class QuantisationConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModernBertConfig:
+    vocab_size: int
+    dim: int
+    n_heads: int
+    n_layers: int  # those that are used: the tower may have more
+    ffn_dim: int
+    eps: float
+    global_every: int  # layer i sees the whole prompt if i is a multiple of this
+    window: int  # how many tokens to either side the other layers see
+    global_theta: float
+    local_theta: float
+    pad_token: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class PETransformerConfig:
+    dim: int
+    n_heads: int
+    n_layers: int
+    ffn_dim: int
+    norm_eps: float
+    max_positions: int  # the class token's included
+
+
+class Stored:
+    """What a model's config.json holds, beside its `model_type` and `format`."""
+
+    model_type: typing.ClassVar[str]
+    format: typing.ClassVar[int]
+
+    def to_dict(self) -> dict:
+        kind = {"model_type": self.model_type, "format": self.format}
+        return {**kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict, where: str) -> "Stored":
+        """Raises SAMAudioError that names an unknown, missing or mistyped key."""
+        values = dict(values)
+        kind, version = values.pop("model_type", None), values.pop("format", None)
+        if kind not in KINDS or version is None:
+            raise SAMAudioError(
+                f"{where} is not a converted model: convert the checkpoint first with "
+                "`python -m convert --hf-path <folder or repo> --mlx-path <new folder>`"
+            )
+        if kind != cls.model_type:
+            raise SAMAudioError(
+                f"{where} belongs to {KINDS[kind]}, where {KINDS[cls.model_type]} is needed"
+            )
+        if version != cls.format:
+            raise SAMAudioError(
+                f"{where} has format {version}, this version reads {cls.format}: convert it again"
+            )
+        config = parse(cls, values, where)
+        if config.dtype not in DTYPES:
+            raise SAMAudioError(f"{where}: dtype is {config.dtype!r}, expected one of {DTYPES}")
+        return config
+
+    @classmethod
+    def read(cls, folder: Path) -> "Stored":
+        path = folder / "config.json"
+        return cls.from_dict(read_json(path), str(path))
+
+
+KINDS = {
+    "sam_audio": "a separation model",
+    "pe_a_frame": "a span predictor",
+    "sam_audio_judge": "a judge",
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig(Stored):
     codec: CodecConfig
     text: TextConfig
     transformer: TransformerConfig
@@ -91,52 +169,50 @@ class ModelConfig:
     quantisation: QuantisationConfig | None
     sha256: str | None  # of model.safetensors, where a model is shipped with the package
 
-    def to_dict(self) -> dict:
-        return {"model_type": "sam_audio", "format": FORMAT, **dataclasses.asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict, where: str) -> "ModelConfig":
-        """Raises SAMAudioError that names an unknown, missing or mistyped key."""
-        values = dict(values)
-        kind, version = values.pop("model_type", None), values.pop("format", None)
-        if kind != "sam_audio" or version is None:
-            raise SAMAudioError(
-                f"{where} is not a converted model: convert the checkpoint first with "
-                "`python -m convert --hf-path <folder or repo> --mlx-path <new folder>`"
-            )
-        if version != FORMAT:
-            raise SAMAudioError(
-                f"{where} has format {version}, this version reads {FORMAT}: convert it again"
-            )
-        config = parse(cls, values, where)
-        if config.dtype not in DTYPES:
-            raise SAMAudioError(f"{where}: dtype is {config.dtype!r}, expected one of {DTYPES}")
-        return config
-
-    @classmethod
-    def read(cls, folder: Path) -> "ModelConfig":
-        path = folder / "config.json"
-        try:
-            values = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise SAMAudioError(
-                f"{folder} holds no config.json: it is not a model folder"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise SAMAudioError(f"cannot read {path}: {error}") from None
-        if not isinstance(values, dict):
-            raise SAMAudioError(f"{path} holds no JSON object")
-        return cls.from_dict(values, str(path))
+    model_type = "sam_audio"
+    format = 1
 
 
-SECTIONS = {
-    "codec": CodecConfig,
-    "text": TextConfig,
-    "transformer": TransformerConfig,
-    "vision": VisionConfig,
-    "vocabulary": VocabularyConfig,
-    "quantisation": QuantisationConfig,
-}
+@dataclass(frozen=True)
+class SpanPredictorConfig(Stored):
+    sample_rate: int
+    hop_length: int  # samples per frame
+    channels: int  # of the latents
+    transformer: PETransformerConfig
+    text: ModernBertConfig
+    output_dim: int  # of the space in which frames meet the text
+    dtype: str
+
+    model_type = "pe_a_frame"
+    format = 1
+
+
+@dataclass(frozen=True)
+class JudgeConfig(Stored):
+    codec: EncoderConfig
+    text: ModernBertConfig
+    transformer: PETransformerConfig  # over the mixture, and over a candidate
+    finetune_transformer: PETransformerConfig  # over both and the text
+    bottleneck_dim: int
+    dtype: str
+
+    model_type = "sam_audio_judge"
+    format = 1
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in a file of a model folder."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise SAMAudioError(
+            f"{path.parent} holds no {path.name}: it is not a model folder"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SAMAudioError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise SAMAudioError(f"{path} holds no JSON object")
+    return values
 
 
 def parse(cls, values: dict, where: str):
@@ -145,9 +221,11 @@ def parse(cls, values: dict, where: str):
     for problem, keys in (("unknown", set(values) - names), ("missing", names - set(values))):
         if keys:
             raise SAMAudioError(f"{where}: {problem} {', '.join(sorted(keys))}")
-    parsed = {}
+    hints, parsed = typing.get_type_hints(cls), {}
     for name, value in values.items():
-        if name in SECTIONS and isinstance(value, dict):
-            value = parse(SECTIONS[name], value, f"{where}, {name}")
+        kinds = (hints[name], *typing.get_args(hints[name]))  # of `X | None` too
+        section = next(filter(dataclasses.is_dataclass, kinds), None)
+        if section and isinstance(value, dict):
+            value = parse(section, value, f"{where}, {name}")
         parsed[name] = tuple(value) if isinstance(value, list) else value
     return cls(**parsed)

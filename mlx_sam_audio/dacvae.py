@@ -8,7 +8,7 @@ separation model never samples. Layout (batch, time, channels).
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import CodecConfig
+from .config import CodecConfig, EncoderConfig
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
 from .watermark import Watermark
 
@@ -73,7 +73,7 @@ class DecoderBlock(Stack):
 
 
 class Encoder(Stack):
-    def __init__(self, config: CodecConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         width = config.encoder_dim
         self.block = [Conv1d(1, width, 7)]
@@ -102,19 +102,19 @@ class Decoder(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    def __init__(self, config: CodecConfig):
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         self.in_proj = nn.Linear(config.latent_dim, config.codebook_dim)
         self.out_proj = nn.Linear(config.codebook_dim, config.latent_dim)
 
 
-class DACVAE(nn.Module):
-    def __init__(self, config: CodecConfig):
+class CodecEncoder(nn.Module):
+    """The half of the codec that hears: all that a judge needs."""
+
+    def __init__(self, config: EncoderConfig):
         super().__init__()
         self.encoder = Encoder(config)
         self.quantizer = Bottleneck(config)
-        self.decoder = Decoder(config)
-        self.watermark = Watermark(config) if config.watermark else None
         self.hop_length = config.hop_length  # samples per latent frame
 
     def encode(self, audio: mx.array) -> mx.array:
@@ -122,6 +122,19 @@ class DACVAE(nn.Module):
         audio = reflect_tail(audio, -audio.shape[1] % self.hop_length)
         dtype = self.quantizer.in_proj.weight.dtype
         return self.quantizer.in_proj(self.encoder(audio[..., None].astype(dtype)))
+
+    @property
+    def encoder_halo(self) -> int:
+        """Frames of audio on each side that one latent frame depends on."""
+        first, last = self.encoder.needs(0, 0)
+        return -(-max(-first, last - self.hop_length + 1) // self.hop_length)
+
+
+class DACVAE(CodecEncoder):
+    def __init__(self, config: CodecConfig):
+        super().__init__(config)
+        self.decoder = Decoder(config)
+        self.watermark = Watermark(config) if config.watermark else None
 
     def decode(self, latents: mx.array, message: mx.array | None = None) -> mx.array:
         """Latents (B, N, C) -> waveform (B, N * hop) float32, marked by a message (B, 16)."""
@@ -141,12 +154,6 @@ class DACVAE(nn.Module):
         dtype = self.quantizer.out_proj.weight.dtype
         mark, kept = self.watermark(audio[..., None].astype(dtype), message, kept)
         return audio + mark[..., 0], kept
-
-    @property
-    def encoder_halo(self) -> int:
-        """Frames of audio on each side that one latent frame depends on."""
-        first, last = self.encoder.needs(0, 0)
-        return -(-max(-first, last - self.hop_length + 1) // self.hop_length)
 
     @property
     def decoder_halo(self) -> int:

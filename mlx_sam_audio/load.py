@@ -4,18 +4,18 @@ import math
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from . import memory
-from .config import ModelConfig
+from .config import ModelConfig, read_json
 from .errors import SAMAudioError
 from .network import Network
 from .quantise import quantise
 from .t5 import Tokenizer
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
-
-
+AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge")
 DEMO = Path(__file__).parent / "demo" / "model"
 
 
@@ -34,10 +34,10 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
         return DEMO
     if (store() / name).is_dir() and name not in ("", ".", ".."):
         return store() / name
-    if name in SIZES:
+    if name in SIZES + AUXILIARY:
         raise SAMAudioError(
             f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
-            "once (the original weights are gated: the README says how to get access)"
+            "once (where the original weights are gated, the README says how to get access)"
         )
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise SAMAudioError(
@@ -70,17 +70,12 @@ def download(repo: str, patterns: list[str], revision: str | None = None) -> Pat
 
 
 def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
-    """The model in a folder. Weights are read when first used: a part that is not used never is.
-
-    On the CPU they are widened to float32, since half-precision products are scalar loops there.
-    """
+    """The separation model in a folder."""
     config = ModelConfig.read(folder)
     network = Network(config)
     if config.quantisation:
         quantise(network, config.quantisation)
     fill(network, folder)
-    if mx.default_device() == mx.Device(mx.cpu):
-        network.set_dtype(mx.float32)
     pieces = folder / "spiece.model"
     if not pieces.is_file():
         raise SAMAudioError(f"{folder} holds no spiece.model: convert the model again")
@@ -88,12 +83,15 @@ def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
         tokenizer = Tokenizer(pieces, config.text.max_tokens)
     except (RuntimeError, OSError):
         raise SAMAudioError(f"{pieces} is not a SentencePiece model: convert again") from None
-    network.eval()
     return config, network, tokenizer
 
 
-def fill(network: Network, folder: Path) -> None:
-    """Give every parameter its tensor. Raises SAMAudioError that names the first keys at fault."""
+def fill(network: nn.Module, folder: Path) -> nn.Module:
+    """Give every parameter its tensor. Raises SAMAudioError that names the first keys at fault.
+
+    Weights are read when first used: a part that is not used never is. On the CPU they are widened
+    to float32, since half-precision products are scalar loops there.
+    """
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         raise SAMAudioError(f"{folder} holds no model*.safetensors")
@@ -116,6 +114,9 @@ def fill(network: Network, folder: Path) -> None:
     ]
     complain(f"{folder} holds misshapen", misshapen)
     network.load_weights(list(weights.items()), strict=True)
+    if mx.default_device() == mx.Device(mx.cpu):
+        network.set_dtype(mx.float32)
+    return network.eval()
 
 
 def complain(problem: str, keys: list[str]) -> None:
@@ -125,12 +126,15 @@ def complain(problem: str, keys: list[str]) -> None:
 
 
 def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
-    """The largest model of the local store for windows of so many seconds within `limit` bytes (or
-    what the machine offers), and why, in a sentence."""
+    """The largest separation model of the local store for this machine, and why, in a sentence.
+
+    window: seconds; limit: bytes, if not all that the machine offers.
+    """
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
         for folder in (sorted(store().iterdir()) if store().is_dir() else ())
         if (folder / "config.json").is_file()
+        and read_json(folder / "config.json").get("model_type") == ModelConfig.model_type
     }
     if not sizes:
         raise SAMAudioError(
