@@ -5,6 +5,7 @@ import pickle
 import shutil
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from benchmarks.parity import TINY
 from convert import folder as folders
 from convert.__main__ import convert, main
 from convert.sam_audio import LEFT_OUT
-from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio import SAMAudio, SAMAudioError, dit
 from mlx_sam_audio.config import QuantisationConfig
 
 
@@ -143,6 +144,35 @@ def test_half_precision(source, dtype):
     wave = np.random.default_rng(0).normal(0, 0.1, 4000).astype(np.float32)
     result = model.separate(wave, "dog", method="euler", steps=2)
     assert mx.isfinite(result.target).all().item()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_no_float32_in_a_half_precision_block(fresh_tiny, monkeypatch, dtype):
+    """Products and attention of the blocks, and what runs between them, are in half precision."""
+    network, seen = fresh_tiny.network, []
+    network.set_dtype(getattr(mx, dtype))
+    linear, attend, block = nn.Linear.__call__, dit.attend, dit.Block.__call__
+
+    def spy(function):
+        def call(*args):
+            out = function(*args)
+            arrays = [out, *(a for a in args if isinstance(a, mx.array))]
+            seen.extend(a.dtype for a in arrays if a.dtype != mx.bool_)
+            return out
+
+        return call
+
+    condition = network.condition(
+        mx.zeros((1, 9, 8)), network.text_encoder(mx.array([[3, 1]]), mx.ones((1, 2), mx.bool_)),
+        mx.ones((1, 2), mx.bool_), mx.zeros((1, 9), mx.int32),
+    )  # fmt: skip
+    (moment,) = network.moments([0.5], condition.text)
+    monkeypatch.setattr(nn.Linear, "__call__", spy(linear))
+    monkeypatch.setattr(dit, "attend", spy(attend))
+    monkeypatch.setattr(dit.Block, "__call__", lambda *args: spy(block)(*args))
+    v = network.velocity(mx.zeros((1, 9, 16)), moment, condition)
+    assert v.dtype == mx.float32
+    assert len(seen) > 50 and set(seen) == {getattr(mx, dtype)}
 
 
 @pytest.mark.parametrize("bits, bound", [(8, 0.1), (6, 0.25), (4, 0.8)])
