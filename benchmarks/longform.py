@@ -7,7 +7,6 @@ python -m benchmarks.longform seams     quality inside and outside the overlaps,
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mlx_sam_audio import SAMAudio, longform
+from benchmarks import machine
+from mlx_sam_audio import SAMAudio, longform, ode
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.metrics import level, si_sdr
 
@@ -26,11 +26,10 @@ FRAME = 0.05  # seconds
 
 def memory(options) -> None:
     """Each length in a process of its own, through the command."""
-    print(
-        "| minutes | seconds | real-time factor | peak resident memory | MiB per minute of audio |"
-    )
-    print("|---|---|---|---|---|")
-    first = None
+    print("| minutes | seconds | real-time factor | peak memory | latents and state | the rest |")
+    print("|---|---|---|---|---|---|")
+    config = SAMAudio.from_pretrained(options.model).config
+    rate = config.codec.sample_rate / config.codec.hop_length
     with tempfile.TemporaryDirectory() as folder:
         for minutes in options.minutes:
             write_long(Path(folder) / "long.wav", minutes)
@@ -43,19 +42,15 @@ def memory(options) -> None:
             _, status, usage = os.wait4(process.pid, 0)
             if status:
                 raise SystemExit("error: the command failed")
-            seconds, peak = time.perf_counter() - start, rss(usage)
-            first = first or (minutes, peak)
-            slope = (peak - first[1]) / (minutes - first[0]) if minutes > first[0] else 0
+            seconds, peak = time.perf_counter() - start, machine.rss(usage)
+            # the mixture's latents, and of both stems the state and the slopes that are kept
+            arrays = 1 + 2 * (1 + ode.history(ode.plan(options.method, options.steps)))
+            state = arrays * 4 * config.codec.codebook_dim * rate * 60 * minutes / 2**20
             print(
                 f"| {minutes:g} | {seconds:.1f} | {seconds / 60 / minutes:.2f} | "
-                f"{peak:.0f} MiB | {slope:.1f} MiB |",
+                f"{peak:.0f} MiB | {state:.0f} MiB | {peak - state:.0f} MiB |",
                 flush=True,
             )
-
-
-def rss(usage: resource.struct_rusage) -> float:
-    """Peak resident memory in MiB; Linux counts in KiB, macOS in bytes."""
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def write_long(path: Path, minutes: float) -> None:
@@ -167,8 +162,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--window", type=float, default=10.0)
     parser.add_argument("--overlap", type=float, default=3.0)
-    parser.add_argument("--method", default="midpoint")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--method", default="dpm3")
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     {"memory": memory, "seams": seams}[options.what](options)

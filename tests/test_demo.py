@@ -14,7 +14,7 @@ from mlx_sam_audio import SAMAudio, SAMAudioError, Span, load
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.metrics import level, si_sdr
 
-STEPS = 4
+STEPS = 8
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from . import sounds
 
 SEED = 6
 SECONDS = 3.0
-STEPS = 4
+STEPS = 6
 
 
 def run(folder: Path) -> None:

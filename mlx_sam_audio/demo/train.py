@@ -41,6 +41,7 @@ FAMILIES = tuple(sounds.FAMILIES.values())
 PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family.phrases]
 ROUND = 100  # steps from one save to the next, and on the same mixtures
 REUSE = 10  # draws from an encoded mixture, 4 of each target; encoding costs as much as a step
+SPANS_ALONE = 1 / 3  # of the examples: their times must tell the sound from the others
 LENGTHS = (2, 2, 2, 4, 8)  # seconds, in turn, once 2 s alone have taught the model to separate
 
 
@@ -102,7 +103,7 @@ def targets(encode: Callable, mixture: sounds.Mixture) -> list[Target]:
 
 
 class Prompts:
-    """Draws a prompt, a time and noise for each of the targets that it is given."""
+    """Draws targets, and a prompt, a time and noise for each."""
 
     def __init__(self, tokenizer: Tokenizer, silence: np.ndarray):
         """silence (N, C): the latents of silence, as long as any target's."""
@@ -111,24 +112,28 @@ class Prompts:
         family = np.array([i for i, _ in PHRASES])
         self._phrases = [np.flatnonzero(family == i) for i in range(len(FAMILIES))]
 
-    def batch(self, rng: np.random.Generator, chosen: list[Target]) -> tuple[mx.array, ...]:
-        """What flow_loss takes after the network."""
-        size, frames = len(chosen), chosen[0].active.shape[1]
+    def batch(self, rng: np.random.Generator, pool: list[Target], size: int) -> tuple:
+        """What flow_loss takes after the network, drawn from targets of one length."""
+        frames = pool[0].active.shape[1]
+        told = [target for target in pool if target.told_by_times]
+        alone = rng.random(size) < SPANS_ALONE * bool(told)
+        chosen = [
+            (told if a else pool)[int(rng.random() * len(told if a else pool))] for a in alone
+        ]
         latents = np.stack([target.latents for target in chosen]).astype(np.float32)
         anchors = np.zeros((size, frames), np.int32)
         texts = np.full(size, len(PHRASES))
         for i, target in enumerate(chosen):
             kind, family = rng.random(), target.family
-            if kind < 0.06:  # a sound that is absent: silence, and all is left
-                family = rng.choice(np.setdiff1d(np.arange(len(FAMILIES)), target.present))
-                latents[i, 1:] = self._silence[:frames], latents[i, 0]
-            elif kind < 0.40:  # spans, half of the time with those of the other sounds
+            if alone[i] or kind < 0.24:  # spans, some of the time with those of the other sounds
                 here, others = target.active
                 anchors[i, here] = SIGNS["+"]
-                if rng.random() < 0.5:
+                if rng.random() < 0.2:
                     anchors[i, others & ~here] = SIGNS["-"]
-            spans_alone = 0.06 <= kind < 0.23 and target.told_by_times
-            if not spans_alone:
+            elif kind < 0.32:  # a sound that is absent: silence, and all is left
+                family = rng.choice(np.setdiff1d(np.arange(len(FAMILIES)), target.present))
+                latents[i, 1:] = self._silence[:frames], latents[i, 0]
+            if not alone[i]:
                 texts[i] = rng.choice(self._phrases[family])
         u = (np.arange(size) + rng.random(size)) / size  # spread over the batch
         # separation is decided at small t: density 2 (1 - t), and some of every t
@@ -164,8 +169,7 @@ def flow_batches(
         if step == first or place == 0:
             pools = {s: pool(number, s, lengths.count(s) / len(lengths)) for s in set(lengths)}
         rng, seconds = np.random.default_rng([3, step]), lengths[step % len(lengths)]
-        drawn = rng.integers(len(pools[seconds]), size=2 * size // seconds)
-        yield prompts.batch(rng, [pools[seconds][i] for i in drawn])
+        yield prompts.batch(rng, pools[seconds], 2 * size // seconds)
 
 
 def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) -> mx.array:
@@ -280,7 +284,7 @@ def score(model: SAMAudio, count: int = 12) -> dict[str, float]:
         phrases = sounds.FAMILIES[mixture.names[0]].phrases
         times = [Span("+", start, end) for start, end in sounds.spans(target)]
         for kind, spans in zip(gains, ((), times), strict=True):
-            found = model.separate(wave, phrases[i % len(phrases)], spans=spans, steps=4, seed=i)
+            found = model.separate(wave, phrases[i % len(phrases)], spans=spans, steps=8, seed=i)
             gains[kind].append(si_sdr(np.array(found.target), target) - si_sdr(wave, target))
     return {name: float(np.mean(values)) for name, values in gains.items()}
 
