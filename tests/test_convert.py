@@ -9,6 +9,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 import torch
+from mlx_lm.utils import compute_bits_per_weight, dequantize_model
 
 from benchmarks import parity
 from benchmarks.parity import TINY
@@ -189,6 +190,11 @@ def test_quantised(source, tiny, bits, bound):
     result, exact = (m.separate(wave, "dog", steps=2, watermark=False) for m in (model, tiny))
     error = parity.relative_error(result.target, exact.target)
     assert 0 < error < bound
+    # mlx-lm reads the same weights from it
+    assert bits < compute_bits_per_weight(model.network) < 32
+    model = SAMAudio(model.config, dequantize_model(model.network), model.tokenizer)
+    read = model.separate(wave, "dog", steps=2, watermark=False)
+    assert parity.relative_error(read.target, result.target) < 1e-4
 
 
 def test_a_model_without_vision_and_watermark(source):
