@@ -24,6 +24,8 @@ from .sources import Source
 KINDS = (sam_audio, pe_a_frame, judge)
 REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
 
+VISION = "vision_encoder."  # goes to files of its own, which a text prompt never reads
+
 
 def convert(
     hf_path: str,
@@ -65,17 +67,21 @@ def convert(
         rules = plan(module, part.source_name, part.weights.shapes, part.left_out)
         planned.append((rules, part.weights, part.prefix))
 
-    def tensors() -> Iterator[tuple[str, mx.array]]:
+    def tensors(seeing: bool) -> Iterator[tuple[str, mx.array]]:
+        """Those of the vision encoder, or the others."""
         for rules, weights, prefix in planned:
+            rules = [r for r in rules if r.parameters[0].startswith(VISION) == seeing]
             for name, tensor in read(rules, weights, prefix, shapes, dtype):
                 if name in packed:
                     yield from quantise.tensors(name, tensor, quantisation).items()
                 else:
-                    yield name, tensor
+                    yield name.removeprefix(VISION), tensor
 
     with whole(target, force) as folder:
         check_space(folder, size)
-        write_weights(folder, tensors())
+        write_weights(folder, "model", tensors(seeing=False))
+        if any(name.startswith(VISION) for name in shapes):
+            write_weights(folder, "vision", tensors(seeing=True))
         for path in (*checkpoint.copies, *source.folder.glob("LICENSE*")):
             shutil.copyfile(path, folder / path.name)
         converter = {"converter": f"mlx-sam-audio {__version__}"}

@@ -52,14 +52,14 @@ def check_space(folder: Path, size: int) -> None:
         )
 
 
-def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> None:
-    """model.safetensors, or shards of half a gigabyte with an index."""
+def write_weights(folder: Path, stem: str, tensors: Iterator[tuple[str, mx.array]]) -> None:
+    """STEM.safetensors, or shards of half a gigabyte with an index."""
     shard, held, size, index, number = {}, 0, 0, {}, 0
 
     def flush():
         nonlocal shard, held, number
         number += 1
-        name = f"model-{number:05d}.safetensors"
+        name = f"{stem}-{number:05d}.safetensors"
         path = folder / name
         try:
             mx.save_safetensors(str(path), shard, metadata={"format": "mlx"})
@@ -79,14 +79,14 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, mx.array]]) -> None
         size += tensor.nbytes
     flush()
     if number == 1:
-        os.replace(folder / "model-00001.safetensors", folder / "model.safetensors")
+        os.replace(folder / f"{stem}-00001.safetensors", folder / f"{stem}.safetensors")
         return
-    final = {f"model-{i:05d}.safetensors": f"model-{i:05d}-of-{number:05d}.safetensors"
+    final = {f"{stem}-{i:05d}.safetensors": f"{stem}-{i:05d}-of-{number:05d}.safetensors"
              for i in range(1, number + 1)}  # fmt: skip
     for old, new in final.items():
         os.replace(folder / old, folder / new)
     write_json(
-        folder / "model.safetensors.index.json",
+        folder / f"{stem}.safetensors.index.json",
         {
             "metadata": {"total_size": size},
             "weight_map": {name: final[file] for name, file in sorted(index.items())},

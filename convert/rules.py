@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import conv, dacvae, dit, network, watermark
+from mlx_sam_audio import conv, dacvae, dit, network, vision, watermark
 from mlx_sam_audio.config import Stored
 from mlx_sam_audio.load import complain
 
@@ -198,6 +198,40 @@ def lstm(module: watermark.LSTM, has) -> list[Rule]:
     return rules
 
 
+def packed(prefix: str = "") -> tuple[str, str]:
+    """The weight and the bias in which torch.nn.MultiheadAttention packs q, k and v."""
+    return f"{prefix}in_proj_weight", f"{prefix}in_proj_bias"
+
+
+def vision_attention(module: vision.SelfAttention, has) -> list[Rule]:
+    def arrange(packed):
+        q, k, v = (part.reshape(module._heads, -1, *part.shape[1:]) for part in np.split(packed, 3))
+        return (np.concatenate([halves(q, 1), halves(k, 1), v]).reshape(packed.shape),)
+
+    return [
+        Rule((f"qkv.{key}",), (source,), arrange)
+        for key, source in zip(("weight", "bias"), packed(), strict=True)
+    ]
+
+
+def attention_pooling(module: vision.AttentionPooling, has) -> list[Rule]:
+    def cut(packed):
+        return tuple(np.split(packed, [len(packed) // 3]))
+
+    return [
+        Rule((f"q.{key}", f"kv.{key}"), (source,), cut)
+        for key, source in zip(("weight", "bias"), packed("attn."), strict=True)
+    ]
+
+
+def vision_encoder(module: vision.VisionEncoder, has) -> list[Rule]:
+    """The convolution over patches becomes a product; `proj` is a bare matrix, used as x @ W."""
+    return [
+        Rule(("conv1.weight",), ("conv1.weight",), lambda w: (w.reshape(len(w), -1),)),
+        Rule(("proj.weight",), ("proj",), lambda w: (w.T,)),
+    ]
+
+
 SPECIAL = {
     conv.Conv1d: lambda _, has: [convolution(has, lambda w: w.transpose(0, 2, 1))],
     conv.StridedConv1d: lambda _, has: [convolution(has, strided)],
@@ -212,4 +246,7 @@ SPECIAL = {
     network.AlignModalities: lambda _, has: [
         Rule(("conv.weight",), ("conv.weight",), lambda w: (w[:, :, 0],))
     ],
+    vision.SelfAttention: vision_attention,
+    vision.AttentionPooling: attention_pooling,
+    vision.VisionEncoder: vision_encoder,
 }

@@ -1,6 +1,7 @@
 """SAM-Audio's checkpoint: its configuration, its names, and what is left out of it.
 
-Source: facebookresearch/sam-audio (sam_audio/model/config.py, model.py), dacvae, transformers T5.
+Sources: facebookresearch/sam-audio (sam_audio/model/config.py, model.py), dacvae, transformers T5,
+facebookresearch/perception_models (core/vision_encoder/config.py).
 """
 
 import re
@@ -18,6 +19,7 @@ from mlx_sam_audio.config import (
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.load import SIZES
 from mlx_sam_audio.network import Network
+from mlx_sam_audio.vision import VisionEncoder
 
 from .rules import Checkpoint, Part
 from .sources import SafetensorsWeights, Source, TorchWeights
@@ -26,8 +28,7 @@ NAME = "SAM-Audio"
 REPOS = {size: (f"facebook/sam-audio-{size}", None) for size in SIZES}  # None: the main branch
 MARKS = {"in_channels", "num_anchors", "anchor_embedding_dim", "text_encoder", "vision_encoder"}
 LEFT_OUT = {
-    r"vision_encoder\.model\.visual\.": "the visual tower: there is no visual prompting yet",
-    r"vision_encoder\.model\.": "the text tower of the vision model, which nothing uses",
+    r"vision_encoder\.model\.(?!visual\.)": "the text tower of the vision model: nothing uses it",
 }
 TEXT_LEFT_OUT = {
     r"decoder\.": "T5's decoder: only its encoder reads the prompt",
@@ -46,6 +47,10 @@ VISION = dict(
     dim=1024, batch_size=300, name="PE-Core-L14-336", normalize_feature=True,
     interpolation_mode="BICUBIC", image_size=336,
 )  # fmt: skip
+TOWERS = {  # sizes that the checkpoint only names
+    "PE-Core-L14-336": dict(patch_size=14, width=1024, layers=24, heads=16),
+    "PE-Tiny": dict(patch_size=8, width=16, layers=1, heads=2),  # of tests/golden
+}
 TRANSFORMER = dict(
     dim=2048, n_heads=16, n_layers=16, dropout=0.1, norm_eps=1e-5, qk_norm=True, fc_bias=False,
     ffn_exp=4, ffn_dim_multiplier=1, multiple_of=64, non_linearity="swiglu", use_rope=True,
@@ -78,11 +83,13 @@ def checkpoint(
     text = find_text_encoder(source, text_encoder)
     configured = config(source.folder, text.folder, dtype, quantisation)
     stages = len(configured.codec.decoder_rates)
+    network = Network(configured)
+    network.vision_encoder = VisionEncoder(configured.vision) if configured.vision else None
     weights, text_weights = source.file("checkpoint.pt"), text.file("model.safetensors")
     pieces = text.file("spiece.model")
     return Checkpoint(
         config=configured,
-        network=Network(configured),
+        network=network,
         parts=(
             Part("text_encoder", SafetensorsWeights(text_weights), text_source_name, TEXT_LEFT_OUT),
             Part("", TorchWeights(weights), lambda name: source_name(name, stages), LEFT_OUT),
@@ -156,13 +163,28 @@ def config(
             max_positions=transformer["max_positions"],
             out_channels=transformer["out_channels"],
         ),
-        vision=VisionConfig(vision["dim"]) if vision else None,
+        vision=vision_config(vision) if vision else None,
         vocabulary=None,
         num_anchors=values["num_anchors"],
         anchor_dim=values["anchor_embedding_dim"],
         dtype=dtype,
         quantisation=quantisation,
         sha256=None,
+    )
+
+
+def vision_config(vision: dict) -> VisionConfig:
+    known = dict(normalize_feature=[True], interpolation_mode=["BICUBIC"], name=TOWERS)
+    for key, values in known.items():
+        if vision[key] not in values:
+            raise SAMAudioError(f"vision_encoder.{key} = {vision[key]!r} is not supported")
+    tower = TOWERS[vision["name"]]
+    return VisionConfig(
+        dim=vision["dim"],
+        image_size=vision["image_size"],
+        pool_heads=8,
+        mlp_dim=4 * tower["width"],
+        **tower,
     )
 
 
@@ -222,6 +244,9 @@ RENAMED = [
     (r"^audio_codec\.watermark\.post$", f"{MARK}.decoder_block.post.1"),
     (r"^transformer\.([yt])_embedder", r"transformer.\1_embedder.projection"),
     (r"^transformer\.x_embedder", "transformer.x_embedder.block"),
+    (r"^vision_encoder", "vision_encoder.model.visual"),
+    (r"\.visual\.blocks\.", ".visual.transformer.resblocks."),
+    (r"\.attn_pool\.out_proj$", ".attn_pool.attn.out_proj"),
 ]
 
 

@@ -3,6 +3,7 @@
 from .errors import Cancelled, SAMAudioError
 from .pipeline import SAMAudio, Separation
 from .prompts import Span
+from .video import MaskedVideo
 
-__all__ = ["Cancelled", "SAMAudio", "SAMAudioError", "Separation", "Span"]
+__all__ = ["Cancelled", "MaskedVideo", "SAMAudio", "SAMAudioError", "Separation", "Span"]
 __version__ = "0.1.0"

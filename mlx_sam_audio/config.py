@@ -67,7 +67,14 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    dim: int  # width of one frame's vector; the encoder itself is not converted
+    dim: int  # width of one frame's vector
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    pool_heads: int
+    mlp_dim: int
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class ModelConfig(Stored):
     sha256: str | None  # of model.safetensors, where a model is shipped with the package
 
     model_type = "sam_audio"
-    format = 1
+    format = 2
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from .errors import SAMAudioError
 from .network import Network
 from .quantise import quantise
 from .t5 import Tokenizer
+from .vision import VisionEncoder
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
 AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge")
@@ -86,15 +87,24 @@ def load(folder: Path) -> tuple[ModelConfig, Network, Tokenizer]:
     return config, network, tokenizer
 
 
-def fill(network: nn.Module, folder: Path) -> nn.Module:
-    """Give every parameter its tensor. Raises SAMAudioError that names the first keys at fault.
+def load_vision(folder: Path) -> VisionEncoder:
+    """The vision encoder of the model in a folder, from files that nothing else needs."""
+    config = ModelConfig.read(folder)
+    if config.vision is None:
+        raise SAMAudioError(f"the model {folder.name} has no vision: it takes text and spans only")
+    return fill(VisionEncoder(config.vision), folder, "vision")
 
-    Weights are read when first used: a part that is not used never is. On the CPU they are widened
-    to float32, since half-precision products are scalar loops there.
+
+def fill(network: nn.Module, folder: Path, name: str = "model") -> nn.Module:
+    """Give every parameter its tensor from the files NAME*.safetensors.
+
+    Raises SAMAudioError that names the first keys at fault. Weights are read when first used: a
+    part that is not used never is. On the CPU they are widened to float32, since half-precision
+    products are scalar loops there.
     """
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted(folder.glob(f"{name}*.safetensors"))
     if not files:
-        raise SAMAudioError(f"{folder} holds no model*.safetensors")
+        raise SAMAudioError(f"{folder} holds no {name}*.safetensors")
     weights = {}
     for file in files:
         try:

@@ -8,7 +8,7 @@ trajectory that was fixed before it. N latent frames of the file, W of a window,
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -21,6 +21,7 @@ from .dit import Moment
 from .errors import Cancelled, SAMAudioError
 from .prompts import Span, anchors
 from .timing import Clock
+from .video import Features, MaskedVideo, aligned
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Options:
     """The settings of a long run, as in `SAMAudio.separate_long`."""
 
     spans: tuple[Span, ...]
+    video: MaskedVideo | None
     window: float
     overlap: float
     method: str
@@ -143,6 +145,13 @@ class Prompt:
     mask: mx.array  # (1, L)
     moments: dict[float, Moment]
     spans: tuple[Span, ...]
+    seen: Features | np.ndarray | None = None  # (N, vision dim), or (B, W, vision dim)
+
+    def within(self, cuts: list[slice]) -> "Prompt":
+        """The prompt for some windows."""
+        if self.seen is None:
+            return self
+        return replace(self, seen=np.stack([self.seen[cut] for cut in cuts]))
 
     @classmethod
     def encode(cls, model, description: str, spans, plan) -> "Prompt":
@@ -175,7 +184,10 @@ class Progress:
 
 def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
     """Velocities of B equal windows: x (B, W, 2C), latents (B, W, C), rows of anchors (B, W)."""
-    condition = model.network.condition(mx.array(latents), prompt.text, prompt.mask, mx.array(rows))
+    seen = None if prompt.seen is None else mx.array(prompt.seen)
+    condition = model.network.condition(
+        mx.array(latents), prompt.text, prompt.mask, mx.array(rows), video=seen
+    )
     return np.array(model.velocity(mx.array(x), prompt.moments[t], condition))
 
 
@@ -198,7 +210,7 @@ def solve(model, prompt: Prompt, latents, x, windows, plan, progress, at_once=1,
             starts = windows.starts[k : k + at_once]
             cuts = [slice(s, s + windows.size) for s in starts]
             stacks = (np.stack([values[cut] for cut in cuts]) for values in (y, latents, rows))
-            fields = velocities(model, prompt, *stacks, t)
+            fields = velocities(model, prompt.within(cuts), *stacks, t)
             for i, (start, v) in enumerate(zip(starts, fields, strict=True), k):
                 end, missing = start + windows.size, start + windows.size - first - len(held)
                 held = np.concatenate([held, np.zeros((missing, y.shape[1]), np.float32)])
@@ -236,7 +248,8 @@ def follow(model, prompt: Prompt, latents, noise, windows, plan, progress) -> It
         before, fixed = fixed, []
 
         def field(t: float, x: np.ndarray, cut=cut, before=before, fixed=fixed, after=after):
-            v = velocities(model, prompt, x[None], latents[cut][None], rows[cut][None], t)[0]
+            parts = (values[None] for values in (x, latents[cut], rows[cut]))
+            v = velocities(model, prompt.within([cut]), *parts, t)[0]
             if before:
                 old = before[len(fixed)]
                 ramp = ((np.arange(len(old), dtype=np.float32) + 0.5) / len(old))[:, None]
@@ -262,7 +275,7 @@ def separate(
     blocks, samples = source(model, audio)
     opening, blocks = peek(blocks, size * model.hop_length + 1)
     if len(opening) <= size * model.hop_length:  # one window: exactly what separate() does
-        yield from whole(model, opening, description, options, clock)
+        yield from whole(model, opening, audio, description, options, clock)
         return
     frames = size if samples is None else -(-samples // model.hop_length)
     at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
@@ -272,7 +285,8 @@ def separate(
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
     plan = options.plan
-    prompt = Prompt.encode(model, description, options.spans, plan)
+    seen = model.watch(options.video, audio, len(mixture))
+    prompt = replace(Prompt.encode(model, description, options.spans, plan), seen=seen)
     clock.lap("encode")
 
     seeds = [options.seed]
@@ -306,11 +320,14 @@ def separate(
     clock.lap("solve and decode" if streaming else "decode")
 
 
-def whole(model, samples: np.ndarray, description, options: Options, clock) -> Iterator[Chunk]:
+def whole(
+    model, samples: np.ndarray, audio, description, options: Options, clock
+) -> Iterator[Chunk]:
     result = model.separate(
         samples,
         description,
         spans=options.spans,
+        video=None if options.video is None else aligned(options.video, audio),
         method=options.method,
         times=options.times,
         seed=options.seed,
@@ -384,7 +401,9 @@ def identity(model, prompt: Prompt, mixture: Mixture, options: Options, pieces) 
     return {
         "file": digest(mixture[:]),
         "model": digest(model.config, *weights),
-        "prompt": digest(prompt.text.astype(mx.float32), prompt.spans),
+        "prompt": digest(
+            prompt.text.astype(mx.float32), prompt.spans, prompt.seen and prompt.seen[:]
+        ),
         "settings": digest(
             options.window, options.overlap, options.method, options.times, options.seed,
             options.noise, options.message, options.watermark, options.residual, pieces,

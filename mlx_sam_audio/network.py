@@ -80,12 +80,14 @@ class Network(nn.Module):
         text_mask: mx.array,  # (B, L)
         anchors: mx.array,  # (B, N)
         pad_mask: mx.array | None = None,  # (B, N)
+        video: mx.array | None = None,  # (B, N, vision dim)
     ) -> Condition:
         dtype = self.memory_proj.weight.dtype
         static = self.proj.mixture(latents.astype(dtype)) + self.embed_anchors(anchors)
         if self.align_masked_video is not None:
-            video = mx.zeros((1, 1, self.align_masked_video.conv.weight.shape[1]), dtype)
-            static = static + self.align_masked_video(video)
+            if video is None:
+                video = mx.zeros((1, 1, self.align_masked_video.conv.weight.shape[1]))
+            static = static + self.align_masked_video(video.astype(dtype))
         return Condition(static, self.memory_proj(text), text_mask, pad_mask)
 
     def moment(self, t: mx.array, text: mx.array) -> Moment:

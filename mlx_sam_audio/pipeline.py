@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,6 +18,8 @@ from .network import Condition, Network
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
 from .t5 import Tokenizer
 from .timing import Clock
+from .video import Features, MaskedVideo, aligned
+from .vision import VisionEncoder
 from .watermark import BITS
 
 Audio = str | Path | np.ndarray | mx.array
@@ -45,16 +48,31 @@ class Separation:
 class SAMAudio:
     """A loaded model. `separate` is a pure function of its arguments."""
 
-    def __init__(self, config: ModelConfig, network: Network, tokenizer: Tokenizer):
+    def __init__(
+        self,
+        config: ModelConfig,
+        network: Network,
+        tokenizer: Tokenizer,
+        folder: Path | None = None,  # for what is loaded only when it is used
+    ):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
         self.velocity = mx.compile(network.velocity, inputs=network)  # traced once for each shape
+        self.folder = folder
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "SAMAudio":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        return cls(*load.load(load.resolve(name, revision)))
+        folder = load.resolve(name, revision)
+        return cls(*load.load(folder), folder)
+
+    @cached_property
+    def vision(self) -> VisionEncoder:
+        """The vision encoder, read from disk when a video is first given."""
+        if self.folder is None:
+            raise SAMAudioError("a model without a folder has no vision encoder to load")
+        return load.load_vision(self.folder)
 
     @property
     def sample_rate(self) -> int:
@@ -67,9 +85,10 @@ class SAMAudio:
     def separate(
         self,
         audio: Audio,
-        description: str,
+        description: str = "",
         *,
         spans: Sequence[Span] = (),
+        video: MaskedVideo | None = None,
         method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
@@ -84,17 +103,18 @@ class SAMAudio:
         """Split `audio` into the described sound and the rest.
 
         audio: a path, or samples (T,) or (channels, T) at `sample_rate`. spans: where the sound
-        is or is not. method, steps, times: the ODE solver (see `ode`); 8 steps are fast, 32 are
-        best; `times` is any grid from 0 to 1. noise (1, N, 2C) and message (2, 16) are drawn from
-        `seed` unless given. residual: "model" for the model's own, or "subtract" for mixture -
-        target, whose sum with the target is the mixture, and which need not be decoded.
-        max_memory: bytes; the work is cut to fit. progress(done, total) counts evaluations of the
-        network. Raises SAMAudioError.
+        is or is not. video: where the thing is seen that makes it. method, steps, times: the ODE
+        solver (see `ode`); 8 steps are fast, 32 are best; `times` is any grid from 0 to 1. noise
+        (1, N, 2C) and message (2, 16) are drawn from `seed` unless given. residual: "model" for
+        the model's own, or "subtract" for mixture - target, whose sum with the target is the
+        mixture, and which need not be decoded. max_memory: bytes; the work is cut to fit.
+        progress(done, total) counts evaluations of the network. Raises SAMAudioError.
         """
         return self.separate_batch(
             [audio],
             [description],
             spans=[spans],
+            videos=[video],
             method=method,
             steps=steps,
             times=times,
@@ -113,6 +133,7 @@ class SAMAudio:
         descriptions: Sequence[str],
         *,
         spans: Sequence[Sequence[Span]] | None = None,
+        videos: Sequence[MaskedVideo | None] | None = None,
         method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
@@ -132,12 +153,14 @@ class SAMAudio:
         check_residual(residual)
         seeds = check_seeds(seed, len(audios))
         spans = [()] * len(audios) if spans is None else spans
-        if not len(audios) == len(descriptions) == len(spans) or not len(audios):
+        videos = [None] * len(audios) if videos is None else videos
+        if not len(audios) == len(descriptions) == len(spans) == len(videos) or not len(audios):
             raise SAMAudioError(
                 f"a batch needs as many audios ({len(audios)}) as descriptions "
-                f"({len(descriptions)}) and lists of spans ({len(spans)}), at least one"
+                f"({len(descriptions)}), lists of spans ({len(spans)}) and videos ({len(videos)}), "
+                "at least one"
             )
-        spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, strict=True)]
+        spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, videos, strict=True)]
         for description in descriptions:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
@@ -146,7 +169,9 @@ class SAMAudio:
         pieces = self.pieces(frames, at_once, frames, max_memory)
         clock = Clock()
 
-        condition = self.encode(waves, descriptions, spans, pieces.frames)
+        lengths = [-(-len(wave) // self.hop_length) for wave in waves]
+        seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
+        condition = self.encode(waves, descriptions, spans, pieces.frames, seen)
         mx.eval(condition)
         mx.clear_cache()
         clock.lap("encode")
@@ -183,9 +208,10 @@ class SAMAudio:
     def separate_long(
         self,
         audio: Audio,
-        description: str,
+        description: str = "",
         *,
         spans: Sequence[Span] = (),
+        video: MaskedVideo | None = None,
         window: float = 10.0,
         overlap: float = 3.0,
         method: str = "dpm3",
@@ -208,8 +234,8 @@ class SAMAudio:
         `separate`, to which audio of one window or less is given.
         """
         options = self.long_options(
-            description, spans, window, overlap, method, steps, times, seed, noise, message,
-            watermark, residual, max_memory, progress, cancel,
+            description, spans, video, window, overlap, method, steps, times, seed, noise,
+            message, watermark, residual, max_memory, progress, cancel,
         )  # fmt: skip
         clock = Clock()
         chunks = list(longform.separate(self, audio, description, options, clock=clock))
@@ -226,9 +252,10 @@ class SAMAudio:
     def stream(
         self,
         audio: Audio,
-        description: str,
+        description: str = "",
         *,
         spans: Sequence[Span] = (),
+        video: MaskedVideo | None = None,
         window: float = 10.0,
         overlap: float = 3.0,
         method: str = "dpm3",
@@ -248,13 +275,13 @@ class SAMAudio:
         The first one comes after about one window's work. Arguments as in `separate_long`.
         """
         options = self.long_options(
-            description, spans, window, overlap, method, steps, times, seed, noise, message,
-            watermark, residual, max_memory, progress, cancel,
+            description, spans, video, window, overlap, method, steps, times, seed, noise,
+            message, watermark, residual, max_memory, progress, cancel,
         )  # fmt: skip
         return longform.separate(self, audio, description, options, streaming=True)
 
     def long_options(
-        self, description, spans, window, overlap, method, steps, times, seed, *rest
+        self, description, spans, video, window, overlap, method, steps, times, seed, *rest
     ) -> longform.Options:
         """Checked before anything is read."""
         check_seeds(seed, 1)
@@ -262,8 +289,8 @@ class SAMAudio:
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, window, overlap)
         times = ode.grid(method, steps, times)
-        spans = check_prompt(description, spans)
-        return longform.Options(spans, window, overlap, method, times, seed, *rest)
+        spans = check_prompt(description, spans, video)
+        return longform.Options(spans, video, window, overlap, method, times, seed, *rest)
 
     def pieces(
         self, frames: int, at_once: range, size: int, max_memory: int | None
@@ -301,12 +328,21 @@ class SAMAudio:
             )
         return wave
 
+    def watch(self, video: MaskedVideo | None, audio: Audio, frames: int) -> Features | None:
+        """What is seen at each of so many latent frames, encoded when it is asked for."""
+        if video is None:
+            return None
+        times = np.arange(frames) * self.hop_length / self.sample_rate
+        encoder, size = self.vision, self.config.vision.image_size
+        return Features(encoder, size, aligned(video, audio), times)
+
     def encode(
         self,
         waves: Sequence[np.ndarray],
         descriptions: Sequence[str],
         spans: Sequence[tuple],
         chunk: int = memory.MOST_FRAMES,
+        seen: Sequence[Features | None] = (),
     ) -> Condition:
         """Everything the solver needs that does not change while it runs.
 
@@ -324,7 +360,14 @@ class SAMAudio:
         tokens, text_mask = self.tokenizer(list(descriptions))
         text = self.network.text_encoder(tokens, text_mask)
         pad_mask = rows != PADDING if padded else None
-        return self.network.condition(latents, text, text_mask, rows, pad_mask)
+        video = None
+        if any(features is not None for features in seen):
+            video = np.zeros((*latents.shape[:2], self.config.vision.dim), np.float32)
+            for row, features in zip(video, seen, strict=True):
+                if features is not None:  # padding and items without video are zeros
+                    row[: len(features)] = features[:]
+        video = None if video is None else mx.array(video)
+        return self.network.condition(latents, text, text_mask, rows, pad_mask, video)
 
     def field(self, condition: Condition, plan: Sequence[ode.Evaluation]) -> Callable:
         """The velocity as a function of t and x, at the times of a plan."""

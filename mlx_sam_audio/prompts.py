@@ -46,16 +46,17 @@ class Span:
             ) from None
 
 
-def check_prompt(description: str, spans: Sequence[Span]) -> tuple[Span, ...]:
+def check_prompt(description: str, spans: Sequence[Span], video: object = None) -> tuple[Span, ...]:
     if not isinstance(description, str):
         raise SAMAudioError(f"a description is a string, not {type(description).__name__}")
     spans = tuple(spans)
     for span in spans:
         if not isinstance(span, Span):
             raise SAMAudioError(f"spans are Span values, not {span!r}")
-    if not description.strip() and not spans:
+    if not description.strip() and not spans and video is None:
         raise SAMAudioError(
-            "the prompt is empty: describe the sound, or give a span where it occurs"
+            "the prompt is empty: describe the sound, give a span where it occurs, or show it in a "
+            "video"
         )
     return spans
 

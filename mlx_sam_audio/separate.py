@@ -1,6 +1,7 @@
 """python -m mlx_sam_audio.separate -i mix.wav -d "dog barking" -o dog.wav"""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, longform, memory, ode, spectrogram
+from . import audio, load, longform, memory, ode, spectrogram, video
 from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
@@ -37,8 +38,24 @@ def parser() -> Parser:
         metavar="+START:END",
         help="seconds where the sound is (+) or is not (-): --span +6.3:7.0; may be repeated",
     )
-    parser.add_argument("-o", "--output", help="the target, .wav or .flac (INPUT.target.wav here)")
-    parser.add_argument("--residual", help="the rest, .wav or .flac (beside the target)")
+    parser.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
+    parser.add_argument("--mask", metavar="FILE", help="a picture or video, white where it is")
+    parser.add_argument(
+        "--video",
+        metavar="FILE",
+        help="the pictures, if not the input's; masked unless --box, --mask",
+    )
+    parser.add_argument(
+        "--pick", metavar="PNG", help="draw the pictures with a grid, to find a box, and stop"
+    )
+    parser.add_argument("--preview", metavar="PNG", help="draw the box or mask, and stop")
+    parser.add_argument(
+        "-o",
+        "--output",
+        help="the target, .wav or .flac, or the video with it, .mp4, .mov or .mkv "
+        "(INPUT.target.wav here)",
+    )
+    parser.add_argument("--residual", help="the rest, likewise (beside the target)")
     parser.add_argument(
         "-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)"
     )
@@ -80,10 +97,42 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
         residual = target.with_name(
             f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
         )
-    paths = audio.writable(target), audio.writable(residual)
+    paths = tuple(
+        (video if path.suffix.lower() in video.WRITTEN else audio).writable(path)
+        for path in (target, Path(residual))
+    )
+    if any(path.suffix.lower() in video.WRITTEN for path in paths):
+        video.duration(source)  # it must have pictures to copy
     if len({source.resolve(), *(path.resolve() for path in paths)}) < 3:
         raise SAMAudioError("input, output and residual must be three different files")
     return paths
+
+
+def masked_video(options: argparse.Namespace) -> video.MaskedVideo | None:
+    """What the options show of the sound."""
+    if options.box and options.mask:
+        raise SAMAudioError("--box and --mask say the same: give one of them")
+    if not (options.box or options.mask or options.video):
+        return None
+    mask = options.mask
+    if options.box:
+        try:
+            mask = tuple(map(int, options.box.split(",")))
+        except ValueError:
+            raise SAMAudioError(f"cannot read the box {options.box!r}: write X0,Y0,X1,Y1") from None
+    return video.MaskedVideo(options.video or options.input, mask)
+
+
+def draw(options: argparse.Namespace, shown: video.MaskedVideo | None) -> None:
+    """The pictures that help to say where the thing is."""
+    if options.pick:
+        video.contact_sheet(options.video or options.input, options.pick)
+        print(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")
+    if options.preview:
+        if shown is None or shown.mask is None:
+            raise SAMAudioError("--preview draws a --box or a --mask: give one of them")
+        video.preview(shown, options.preview)
+        print(f"wrote {options.preview}")
 
 
 def progress_bar(verbose: bool) -> Callable[[int, int], None]:
@@ -111,6 +160,9 @@ def report(
         "model": name,
         "description": options.description,
         "spans": options.span,
+        "video": options.video,
+        "box": options.box,
+        "mask": options.mask,
         "method": options.method,
         "steps": options.steps,
         "evaluations": len(ode.plan(options.method, options.steps)),
@@ -158,13 +210,17 @@ def separate(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     if options.input is None:
         raise SAMAudioError("no input: name a recording with -i, or try --demo")
+    seen = masked_video(options)
+    if options.pick or options.preview:
+        draw(options, seen)
+        return
     if options.steps is not None and options.quality is not None:
         raise SAMAudioError("--quality and --steps both say how many steps: give one of them")
     if options.steps is None:
         options.steps = ode.QUALITY[options.quality or "balanced"]
     ode.plan(options.method, options.steps)
     limit = memory.parse(options.max_memory) if options.max_memory else None
-    spans = check_prompt(options.description, [Span.parse(text) for text in options.span])
+    spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
     source = Path(options.input)
     if not source.is_file():
         raise SAMAudioError(f"there is no file {source}")
@@ -181,7 +237,7 @@ def separate(options: argparse.Namespace) -> None:
     model = SAMAudio.from_pretrained(name)
     clock = Clock({"load": time.perf_counter() - start})
     settings = model.long_options(
-        options.description, spans, options.window, options.overlap, options.method,
+        options.description, spans, seen, options.window, options.overlap, options.method,
         options.steps, None, options.seed, None, None, not options.no_watermark,
         "subtract" if options.subtract else "model", limit, progress_bar(options.verbose), None,
     )  # fmt: skip
@@ -198,8 +254,8 @@ def separate(options: argparse.Namespace) -> None:
     run = longform.separate(
         model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
-    with memory.wired():
-        samples = write(run, paths, model.sample_rate, length)
+    with sounds(source, paths, model.sample_rate) as files, memory.wired():
+        samples = write(run, files, model.sample_rate, length)
     state.unlink(missing_ok=True)
 
     if options.spectrogram:
@@ -234,6 +290,23 @@ def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) 
         if writer.notice:
             print(f"note: {writer.notice}", file=sys.stderr)
     return done
+
+
+@contextlib.contextmanager
+def sounds(source: Path, paths, sample_rate: int) -> Iterator[list[Path]]:
+    """Sound files to write; what has the name of a video becomes one when they are written."""
+    files = [
+        path.with_name(f".{path.name}.wav") if path.suffix.lower() in video.WRITTEN else path
+        for path in paths
+    ]
+    try:
+        yield files
+        for file, path in zip(files, paths, strict=True):
+            if file != path:
+                video.remux(source, audio.blocks(file, sample_rate), sample_rate, path)
+    finally:
+        for file in set(files) - set(paths):
+            file.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: dict) -> None:

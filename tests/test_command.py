@@ -59,7 +59,7 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
         (["-i", "mix.wav"], "the prompt is empty"),
         (["-i", "mix.wav", "-d", "dog", "--span", "1:2"], "cannot read the span '1:2'"),
         (["-i", "mix.wav", "-d", "dog", "--span", "+0:9"], "ends after the audio"),
-        (["-i", "mix.wav", "-d", "dog", "-o", "a.mp4"], "must end in .wav or .flac"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "a.ogg"], "must end in .wav or .flac"),
         (["-i", "mix.wav", "-d", "dog", "-o", "mix.wav"], "three different files"),
         (["-i", "mix.wav", "-d", "dog", "--steps", "0"], "whole number of at least 1"),
         (["-i", "mix.wav", "-d", "dog", "-m", "./none"], "there is no model folder ./none"),

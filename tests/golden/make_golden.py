@@ -1,6 +1,7 @@
 """Write golden tensors: inputs, and what the PyTorch reference computes from them, by stages.
 
-Runs where facebookresearch/sam-audio, its dependencies and transformers are installed.
+Runs where facebookresearch/sam-audio, its dependencies and transformers are installed. What has to
+do with video goes to vision.safetensors.
 
     python make_golden.py tiny
         a tiny checkpoint with random weights, and its goldens
@@ -228,9 +229,73 @@ def goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
         spans=spans,
         cases={name: dict(zip(keys, case, strict=True)) for name, case in cases.items()},
     )
-    out = {name: value.detach().cpu().contiguous().clone() for name, value in out.items()}
-    assert all(value.float().isfinite().all() for value in out.values())
     return out, meta
+
+
+def vision_goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
+    """Frames, masked as the reference masks them, and all that follows from them."""
+    from sam_audio import processor
+
+    codec, hop, rate = model.audio_codec, int(model.audio_codec.hop_length), model.sample_rate
+    process = processor.SAMAudioProcessor(audio_hop_length=hop, audio_sampling_rate=rate)
+    generator = torch.Generator().manual_seed(SEED)
+    size, out, videos = model.vision_encoder.image_size, {}, []
+    for i, (count, height, width) in enumerate([(7, 11, 9), (5, 6, 7)]):
+        shape = (count, 3, size * height // 8, size * width // 8)
+        frames = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        mask = torch.zeros(count, 1, *shape[2:], dtype=torch.bool)
+        mask[:, :, shape[2] // 4 : shape[2] // 2, i * shape[3] // 3 :] = True
+        (masked,) = process.mask_videos([frames], [mask])
+        out[f"input.frames.{i}"], out[f"input.mask.{i}"] = frames, mask[:, 0]
+        out[f"masked.{i}"] = masked
+        out[f"resized.{i}"] = model.vision_encoder.transform.transforms[0](masked)
+        videos.append(masked)
+
+    times = torch.rand(40, generator=generator).cumsum(0) * lengths[0] / rate / 20
+
+    class Decoder:
+        """A video of variable frame rate, as torchcodec presents it; frame i holds i."""
+
+        data, pts_seconds = torch.arange(40), times.double()
+
+        def __len__(self):
+            return 40
+
+        def get_frames_in_range(self, first, last):
+            return self
+
+    processor.VideoDecoder = lambda path, dimension_order: Decoder()
+    sizes = [math.ceil(lengths[0] / hop)]
+    (out["nearest"],) = processor.load_video(sizes, ["a file"], process.feature_to_wav_idx, rate)
+    out["input.times"] = times
+
+    batch = process(
+        PROMPTS, [torch.tensor(wave)[None] for wave in sounds(lengths, rate)], masked_videos=videos
+    ).to(device)
+    inputs = model._get_forward_args(batch)
+    out["features"] = inputs["masked_video_features"].transpose(1, 2)
+    shape = inputs["audio_features"].shape
+    out["input.noise"] = noise = torch.randn(shape, generator=generator).to(device)
+    out["input.time"] = time = torch.linspace(0.1, 0.8, len(lengths)).to(device)
+    out["velocity"] = model(noisy_audio=noise, time=time, **inputs)
+    message = torch.randint(0, 2, (2 * len(lengths), 16), generator=generator).float().to(device)
+    codec.decoder.wm_model.random_message = lambda n: message[:n]
+    out["input.message"] = message
+    result = model.separate(
+        batch, noise=noise, ode_opt=dict(method="euler", options=dict(step_size=0.125))
+    )
+    for i, length in enumerate(lengths):
+        out[f"target.{i}"] = result.target[i][:length]
+        out[f"residual.{i}"] = result.residual[i][:length]
+    return out, dict(prompts=PROMPTS, method="euler", steps=8)
+
+
+def save(path: Path, tensors: dict, meta: dict) -> None:
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    assert all(value.float().isfinite().all() for value in tensors.values())
+    save_file(tensors, path, metadata={"golden": json.dumps(meta)})
+    for name, value in tensors.items():
+        print(f"{name:32s} {tuple(value.shape)!s:20s} std {value.float().std():.4f}")
 
 
 def main() -> None:
@@ -249,10 +314,8 @@ def main() -> None:
     else:
         model, lengths = build_tiny(options.out), [36_001, 25_931]
     with torch.inference_mode():
-        out, meta = goldens(model, lengths, options.device)
-    save_file(out, options.out / "golden.safetensors", metadata={"golden": json.dumps(meta)})
-    for name, value in out.items():
-        print(f"{name:32s} {tuple(value.shape)!s:20s} std {value.float().std():.4f}")
+        save(options.out / "golden.safetensors", *goldens(model, lengths, options.device))
+        save(options.out / "vision.safetensors", *vision_goldens(model, lengths, options.device))
 
 
 if __name__ == "__main__":

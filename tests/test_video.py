@@ -1,0 +1,404 @@
+"""Videos in and out, with clips that PyAV makes here."""
+
+import builtins
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from mlx_sam_audio import SAMAudioError, audio, frames, video
+from mlx_sam_audio.video import MaskedVideo
+
+av = pytest.importorskip("av")
+
+RATE = 48_000
+TIMES = np.arange(25) / 25
+
+
+def clip(
+    path,
+    count=25,
+    rate=25,
+    times=None,
+    size=(64, 48),
+    codec="libx264",
+    pix_fmt="yuv444p",
+    sound=None,
+    sound_start=0.0,
+    pictures=True,
+):
+    """A clip whose frame i is of the grey 8 i, and brighter in its upper left corner."""
+    with av.open(str(path), "w") as container:
+        if pictures:
+            stream = container.add_stream(codec, rate=rate)
+            stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+            if codec == "libx264":
+                stream.options = {"qp": "0" if "10" not in pix_fmt else "4", "bf": "2"}
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if sound is not None:
+            voice = container.add_stream("aac", rate=RATE, layout="mono")
+        for i in range(count if pictures else 0):
+            image = np.full((size[1], size[0], 3), 8 * i, np.uint8)
+            image[: size[1] // 3, : size[0] // 3] = 250
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
+            frame.pts = round(1000 * (i / rate if times is None else times[i]))
+            frame.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        if pictures:
+            container.mux(stream.encode(None))
+        if sound is not None:
+            frame = av.AudioFrame.from_ndarray(sound[None], "fltp", "mono")
+            frame.rate, frame.time_base = RATE, Fraction(1, RATE)
+            frame.pts = round(sound_start * RATE)
+            container.mux(voice.encode(frame))
+            container.mux(voice.encode(None))
+    return path
+
+
+def turned(path, degrees):
+    """Writes how a player must turn the pictures, clockwise, into the track's header (mp4)."""
+    turn = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
+    a, b, c, d = (value * 2**16 for value in turn)
+    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 2**30], ">i4").tobytes()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = matrix
+    path.write_bytes(data)
+    return path
+
+
+def grey(frame) -> int:
+    """The number of the clip's frame, read from its lower right corner."""
+    return round(frame[:, -8:, -8:].mean() / 8)
+
+
+def shown(masked: MaskedVideo, times) -> list[int]:
+    """The number of the frame that each latent frame sees."""
+    pairs = list(video.matched(masked, np.asarray(times)))
+    return list(itertools.chain(*([grey(frame)] * count for frame, count in pairs)))
+
+
+def beeps(seconds, at) -> np.ndarray:
+    wave = np.zeros(int(seconds * RATE), np.float32)
+    for second in at:
+        first = int(second * RATE)
+        wave[first : first + 480] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(480) / RATE)
+    return wave
+
+
+def test_frames_of_a_file(tmp_path):
+    path = clip(tmp_path / "a.mp4")
+    assert shown(MaskedVideo(path), TIMES) == list(range(25))
+    (frame, count), *_ = video.matched(MaskedVideo(path), TIMES)
+    assert frame.shape == (3, 48, 64) and frame.dtype == np.uint8 and count == 1
+    assert frame[:, 4, 4].min() > 240 and frame[:, 40, 60].max() < 6
+
+
+@pytest.mark.parametrize("rate", [10, 24, 60])
+def test_other_frame_rates(tmp_path, rate):
+    path = clip(tmp_path / "a.mkv", count=rate // 2, rate=rate)
+    times = np.arange(20) / 25  # beyond the end: the last frame stays
+    expected = frames.nearest(np.round(np.arange(rate // 2) / rate, 3), times)
+    assert shown(MaskedVideo(path), times) == expected.tolist()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_variable_frame_rate(tmp_path, name):
+    moments = np.array([0, 0.04, 0.3, 0.32, 0.33, 0.7, 0.9])
+    path = clip(tmp_path / name, count=7, times=moments)
+    assert shown(MaskedVideo(path), TIMES) == frames.nearest(moments, TIMES).tolist()
+
+
+def test_frames_one_by_one_are_matched_as_all_at_once():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        moments = np.sort(generator.random(generator.integers(1, 9))) * 2
+        counts = [count for _, count in video.counted(zip(moments, range(9)), TIMES)]  # noqa: B905
+        nearest = np.bincount(frames.nearest(moments, TIMES), minlength=len(moments))
+        assert counts == nearest.tolist()
+
+
+def test_only_frames_that_are_needed_are_converted(tmp_path, monkeypatch):
+    path, converted = clip(tmp_path / "a.mkv", rate=100), []
+    real = video.rgb
+    monkeypatch.setattr(video, "rgb", lambda frame: converted.append(1) or real(frame))
+    assert len(shown(MaskedVideo(path), np.arange(5) / 25)) == len(converted) == 5
+
+
+def test_frames_are_read_as_far_as_they_are_asked_for(tmp_path, monkeypatch):
+    path, read, real = clip(tmp_path / "a.mkv"), [], video.rgb
+    monkeypatch.setattr(video, "rgb", lambda frame: read.append(1) or real(frame))
+    monkeypatch.setattr(frames, "BATCH", 5)
+    rows = video.Features(
+        lambda batch: (batch[:, 0, -1:, -1] + 4) // 8, 48, MaskedVideo(path), TIMES
+    )
+    assert len(rows) == 25 and not read
+    assert rows[2:7].tolist() == [[i] for i in range(2, 7)] and len(read) == 10
+    assert rows[0:3].tolist() == [[i] for i in range(3)] and len(read) == 10
+    assert rows[:].tolist() == [[i] for i in range(25)] and len(read) == 25
+
+
+def test_a_frame_that_is_shown_twice_is_encoded_once(tmp_path):
+    path, seen = clip(tmp_path / "a.mkv", count=5, rate=10), []
+
+    def encoder(batch):
+        seen.append(len(batch))
+        return (batch[:, 0, -1:, -1] + 4) // 8
+
+    times = np.arange(13) / 25
+    rows = video.Features(encoder, 48, MaskedVideo(path), times)[:]
+    assert seen == [5]
+    assert rows[:, 0].tolist() == frames.nearest(np.arange(5) / 10, times).tolist()
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_turned_video(tmp_path, degrees):
+    path = turned(clip(tmp_path / "a.mp4", count=3), degrees)
+    frame, _ = next(video.matched(MaskedVideo(path), TIMES[:1]))
+    plain, _ = next(video.matched(MaskedVideo(clip(tmp_path / "b.mp4", count=3)), TIMES[:1]))
+    assert np.array_equal(frame, np.rot90(plain, -degrees // 90, axes=(1, 2)))
+
+
+def test_ten_bits(tmp_path):
+    path = clip(tmp_path / "a.mp4", pix_fmt="yuv420p10le")
+    assert shown(MaskedVideo(path), TIMES) == list(range(25))
+
+
+def test_times_count_from_the_videos_own_sound(tmp_path):
+    path = clip(tmp_path / "a.mkv", sound=beeps(0.5, [0]), sound_start=0.41)
+    for sound, expected in (
+        (path, [10, 11, 12]),
+        (tmp_path / "b.wav", [0, 1, 2]),
+        (TIMES, [0, 1, 2]),
+    ):
+        assert shown(video.aligned(MaskedVideo(path), sound), TIMES[:3]) == expected
+    assert shown(MaskedVideo(path, start=0.8), TIMES[:3]) == [20, 21, 22]
+
+
+def test_frames_in_an_array_are_spread():
+    array = np.stack([np.full((3, 16, 16), 8 * i, np.uint8) for i in range(5)])
+    assert shown(MaskedVideo(array), np.arange(9)) == [0, 0, 1, 2, 2, 2, 3, 4, 4]
+
+
+ARRAY = np.full((3, 3, 48, 64), 200, np.uint8)
+MASK = np.zeros((1, 48, 64), bool)
+MASK[0, 10:20, 30:50] = True
+
+
+def masked(mask, source=ARRAY) -> list[np.ndarray]:
+    return [frame for frame, _ in video.matched(MaskedVideo(source, mask), np.arange(3) / 25)]
+
+
+def picture(path, image):
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = *image.shape, "rgb24"
+        frame = av.VideoFrame.from_ndarray(np.stack([image] * 3, axis=-1), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def mask_clip(path, masks):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *masks[0].shape, "yuv444p"
+        for mask in masks:
+            image = np.stack([255 * mask.astype(np.uint8)] * 3, axis=-1)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_the_thing_is_hidden_as_in_the_reference():
+    from benchmarks.parity import TINY, Golden
+
+    golden = Golden(TINY / "vision.safetensors")
+    for i in range(2):
+        inputs = (np.array(golden[f"input.{name}.{i}"]) for name in ("frames", "mask"))
+        pairs = list(video.matched(MaskedVideo(*inputs), np.arange(40)))
+        assert np.array_equal(np.stack([frame for frame, _ in pairs]), golden[f"masked.{i}"])
+
+
+def test_every_kind_of_mask_hides_the_same(tmp_path):
+    expected = np.where(MASK, 0, ARRAY[0])
+    kinds = [
+        MASK,
+        255 * MASK.astype(np.uint8),
+        np.repeat(MASK, 3, axis=0),
+        (30, 10, 50, 20),
+        picture(tmp_path / "mask.png", 255 * MASK[0].astype(np.uint8)),
+        mask_clip(tmp_path / "mask.mp4", [MASK[0]] * 3),
+    ]
+    for mask in kinds:
+        for frame in masked(mask):
+            assert np.array_equal(frame, expected)
+    assert np.array_equal(masked(None)[0], ARRAY[0])
+
+
+def test_a_mask_that_moves(tmp_path):
+    masks = [np.roll(MASK[0], 3 * i, axis=1) for i in range(5)]
+    path = clip(tmp_path / "a.mp4", count=5)
+    for mask in (np.stack(masks), mask_clip(tmp_path / "mask.mp4", masks)):
+        for i, frame in enumerate(masked(mask, path)):
+            assert np.array_equal((frame == 0).all(axis=0) & masks[i], masks[i])
+            assert (frame[:, :10, :20] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (np.zeros((1, 48, 64), bool), "mask is empty"),
+        (np.ones((1, 40, 64), bool), "mask is 64 x 40 pixels, the frame 64 x 48"),
+        (np.ones((2, 48, 64), bool), "mask has fewer frames"),
+        (np.ones((4, 48, 64), bool), "mask has more frames"),
+        (np.ones((48, 64), bool), "a mask must be bool or uint8"),
+        (np.ones((1, 48, 64)), "a mask must be bool or uint8"),
+        ((0, 0, 65, 48), r"box \(0, 0, 65, 48\) does not lie inside the frame, which is 64 x 48"),
+        ((5, 5, 5, 9), "a box is"),
+        ((-1, 5, 5, 9), "a box is"),
+        ((1.5, 2, 3, 4), "a box is"),
+        ("nowhere.png", "there is no file nowhere.png"),
+    ],
+)
+def test_masks_that_do_not_fit(tmp_path, mask, message):
+    for source in (ARRAY, clip(tmp_path / "a.mp4", count=3)):
+        with pytest.raises(SAMAudioError, match=message):
+            masked(mask, source)
+
+
+def test_an_empty_mask_in_a_file(tmp_path):
+    path = picture(tmp_path / "black.png", np.zeros((48, 64), np.uint8))
+    with pytest.raises(SAMAudioError, match="mask is empty"):
+        masked(path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 3, 8, 8)), np.zeros((3, 8, 8), np.uint8), np.zeros((0, 3, 8, 8), "u1")]
+)
+def test_arrays_that_are_no_video(array):
+    with pytest.raises(SAMAudioError, match="frames"):
+        MaskedVideo(array)
+
+
+def test_files_that_are_no_video(tmp_path):
+    clip(tmp_path / "sound.mp4", pictures=False, sound=beeps(0.5, [0]))
+    (tmp_path / "text.mp4").write_text("not a film")
+    (tmp_path / "empty.mp4").touch()
+    for name, message in (
+        ("sound.mp4", "sound.mp4 has no video"),
+        ("text.mp4", "cannot read .*text.mp4: Invalid data"),
+        ("empty.mp4", "is empty"),
+        ("none.mp4", "there is no file"),
+    ):
+        for read in (
+            lambda path: masked(None, path),
+            lambda path: video.contact_sheet(path, tmp_path / "sheet.png"),
+            lambda path: video.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
+        ):
+            with pytest.raises(SAMAudioError, match=message):
+                read(tmp_path / name)
+    assert not list(tmp_path.glob("*out*")) and not (tmp_path / "sheet.png").exists()
+
+
+def test_without_the_extra(tmp_path, monkeypatch):
+    path = clip(tmp_path / "a.mp4", count=3)
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "av":
+            raise ImportError
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    for read in (
+        lambda: masked(None, path),
+        lambda: video.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
+    ):
+        with pytest.raises(SAMAudioError, match=r"pip install 'mlx-sam-audio\[video\]'"):
+            read()
+
+
+def packets(path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def heard(path) -> tuple[np.ndarray, float]:
+    """The sound of a file, and when it starts."""
+    return audio.read(path, RATE), video.sound_start(path)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+@pytest.mark.parametrize("sound_start", [0.0, 0.4])
+def test_new_sound_in_an_old_video(tmp_path, name, sound_start):
+    source = clip(tmp_path / "a.mp4", sound=beeps(1, [0.5]), sound_start=sound_start)
+    wave, zero = heard(source)
+    video.remux(source, wave, RATE, tmp_path / name)
+    after, start = heard(tmp_path / name)
+    assert start == 0 and packets(tmp_path / name) == packets(source)
+    silence = round(zero * RATE)
+    assert np.abs(after[:silence]).max(initial=0) < 1e-3
+    after = after[silence:]
+    # the beep of 10 ms lies where it was: 0.5 s after the sound's start, to the sample
+    beep = beeps(0.01, [0])
+    found = [np.correlate(samples, beep, "valid").argmax() for samples in (wave, after)]
+    assert found[0] == found[1]
+    # the source's own header rounds its start to a millisecond
+    assert zero + found[0] / RATE == pytest.approx(sound_start + 0.5, abs=1e-3)
+    if name != "out.mp4":
+        assert len(after) == len(wave) and np.abs(after - wave).max() < 1e-6
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", name}
+
+
+def test_sound_in_pieces_and_a_turned_picture(tmp_path):
+    source, wave = turned(clip(tmp_path / "a.mp4"), 90), beeps(1, [0.25, 0.75])
+    video.remux(source, iter(np.split(wave, [5, 30_000])), RATE, tmp_path / "out.mov")
+    assert np.abs(audio.read(tmp_path / "out.mov", RATE) - wave).max() < 1e-6
+    frame, _ = next(video.matched(MaskedVideo(tmp_path / "out.mov"), TIMES[:1]))
+    assert frame.shape == (3, 64, 48)
+
+
+def test_a_video_that_cannot_be_written(tmp_path):
+    source = clip(tmp_path / "a.mkv", codec="libvpx", pix_fmt="yuv420p")
+    wave = beeps(0.5, [0])
+    for output, message in (
+        (tmp_path / "out.avi", "must end in .mp4"),
+        (source, "is the video itself"),
+        (tmp_path / "out.mp4", "cannot hold vp8 video: try .mkv"),
+    ):
+        with pytest.raises(SAMAudioError, match=message):
+            video.remux(source, wave, RATE, output)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    source = clip(tmp_path / "a.mkv")
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(video.os, "replace", full)
+    with pytest.raises(SAMAudioError, match="cannot write .*out.mp4: No space left"):
+        video.remux(source, beeps(0.5, [0]), RATE, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
+def test_pictures_for_people(tmp_path):
+    path = clip(tmp_path / "a.mp4")
+    video.contact_sheet(path, tmp_path / "sheets" / "sheet.png")
+    video.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png", seconds=0.4)
+    for name in ("sheets/sheet.png", "preview.png"):
+        time, image = video.frame_at(tmp_path / name, 0)
+        assert image.shape[0] == 3 and min(image.shape[1:]) > 300
+    (*_, first), (*_, last) = (video.frame_at(path, seconds) for seconds in (0.1, 0.9))
+    assert (grey(first), grey(last)) == (2, 22)
+
+
+def test_a_preview_dims_all_but_the_thing(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(video, "sketch", lambda axes, title, frame: drawn.append(frame))
+    video.preview(MaskedVideo(ARRAY, MASK), tmp_path / "preview.png")
+    assert np.array_equal(drawn[0], np.where(MASK, ARRAY[0], ARRAY[0] // 3))
