@@ -26,14 +26,13 @@ SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
 }
 CODEC = CodecConfig(48_000, 64, (2, 8, 10, 12), 1024, 1536, (12, 10, 8, 2), 128, True, (8, 5, 4, 2))
 TEXT = TextConfig(32_128, 768, 64, 3072, 12, 12, 32, 128, 1e-6, 512)
+VISION = VisionConfig(1024, 336, 14, 1024, 24, 16, 8, 4096)
 
 
 def config(size: str, dtype: str) -> ModelConfig:
     dim, heads, layers, hidden = SIZES[size]
     transformer = TransformerConfig(dim, heads, layers, hidden, dim, 256, 1e-5, 10_000, 256)
-    return ModelConfig(
-        CODEC, TEXT, transformer, VisionConfig(1024), None, 3, 128, dtype, None, None
-    )
+    return ModelConfig(CODEC, TEXT, transformer, VISION, None, 3, 128, dtype, None, None)
 
 
 def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
