@@ -2,6 +2,7 @@
 
 python -m benchmarks.longform memory    time and memory against the file's length
 python -m benchmarks.longform seams     quality inside and outside the overlaps, by method
+python -m benchmarks.longform windows   the same for other windows and overlaps
 """
 
 import argparse
@@ -22,6 +23,7 @@ from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.metrics import level, si_sdr
 
 FRAME = 0.05  # seconds
+SHAPES = ((5, 1.5), (10, 1), (10, 3), (10, 5), (20, 3))  # window and overlap, seconds
 
 
 def memory(options) -> None:
@@ -78,18 +80,23 @@ def in_windows(model: SAMAudio, wave: np.ndarray, description: str, windows, **s
     return out
 
 
+def mixture(options, i: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """A long mixture of two sounds, the one that is asked for, and its prompt."""
+    rng = sounds.heldout_rng(options.seed + i)
+    names = [list(sounds.FAMILIES)[j] for j in np.argsort(rng.random(len(sounds.FAMILIES)))[:2]]
+    sources = [continuous(n, 1000 * i + j, options.seconds) for j, n in enumerate(names)]
+    return sum(sources), sources[0], sounds.FAMILIES[names[0]].phrases[1]
+
+
 def seams(options) -> None:
+    """Ways to put windows together, of one length and overlap."""
     model = SAMAudio.from_pretrained(options.model)
-    rate = model.sample_rate
     size, overlap = longform.window_frames(model, options.window, options.overlap)
     solver = dict(method=options.method, steps=options.steps)
     long = dict(window=options.window, overlap=options.overlap, **solver)
     rows: dict[str, list[dict[str, float]]] = {}
     for i in range(options.mixtures):
-        rng = sounds.heldout_rng(options.seed + i)
-        names = [list(sounds.FAMILIES)[j] for j in np.argsort(rng.random(len(sounds.FAMILIES)))[:2]]
-        sources = [continuous(n, 1000 * i + j, options.seconds) for j, n in enumerate(names)]
-        wave, target, text = sum(sources), sources[0], sounds.FAMILIES[names[0]].phrases[1]
+        wave, target, text = mixture(options, i)
         windows = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
         cuts = longform.Windows.over(windows.frames, size, 0)
         results = {
@@ -104,11 +111,36 @@ def seams(options) -> None:
         for name, separate in results.items():
             estimate = as_samples(separate(wave, text))
             at = cuts if name == "hard cuts" else windows
-            rows.setdefault(name, []).append(
-                judge(estimate, target, near_seams(at, model.hop_length, len(wave)), rate)
-            )
+            near = near_seams(at, model.hop_length, len(wave))
+            rows.setdefault(name, []).append(judge(estimate, target, near, model.sample_rate))
+    show("method", rows, options)
+
+
+def windows(options) -> None:
+    """Lengths and overlaps of the windows, for both ways that are offered."""
+    model = SAMAudio.from_pretrained(options.model)
+    solver = dict(method=options.method, steps=options.steps)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for i in range(options.mixtures):
+        wave, target, text = mixture(options, i)
+        for length, shared in SHAPES:
+            size, overlap = longform.window_frames(model, length, shared)
+            cut = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
+            near = near_seams(cut, model.hop_length, len(wave))
+            for name, separate in (("long", model.separate_long), ("stream", model.stream)):
+                start = time.perf_counter()
+                estimate = as_samples(separate(wave, text, window=length, overlap=shared, **solver))
+                seconds = time.perf_counter() - start
+                row = judge(estimate, target, near, model.sample_rate)
+                row["real-time factor"] = seconds / options.seconds
+                rows.setdefault(f"{length:g} s, {shared:g} s, {name}", []).append(row)
+    show("window, overlap", rows, options)
+
+
+def show(what: str, rows: dict[str, list[dict[str, float]]], options) -> None:
+    """Means of every column, as Markdown and as one line of JSON."""
     columns = list(next(iter(rows.values()))[0])
-    print("| method | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
+    print(f"| {what} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     table = {n: {c: float(np.mean([r[c] for r in v])) for c in columns} for n, v in rows.items()}
     for name, values in table.items():
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values.values()) + " |")
@@ -154,7 +186,7 @@ def judge(estimate: np.ndarray, target: np.ndarray, near: np.ndarray, rate: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("memory", "seams"))
+    parser.add_argument("what", choices=("memory", "seams", "windows"))
     parser.add_argument("-m", "--model", default="demo")
     parser.add_argument("-d", "--description", default="a bell ringing")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60])
@@ -166,7 +198,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    {"memory": memory, "seams": seams}[options.what](options)
+    {"memory": memory, "seams": seams, "windows": windows}[options.what](options)
 
 
 if __name__ == "__main__":
