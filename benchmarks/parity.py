@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from safetensors import safe_open
 
-from mlx_sam_audio import SAMAudio, Separation, Span
+from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Span
 
 TINY = Path(__file__).parents[1] / "tests" / "golden" / "tiny"
 
@@ -107,6 +107,43 @@ def waveforms(model: SAMAudio, golden) -> dict[str, float]:
     return errors
 
 
+def videos(seen) -> list[MaskedVideo]:
+    names = ("frames", "mask")
+    return [MaskedVideo(*(np.array(seen[f"input.{name}.{i}"]) for name in names)) for i in range(2)]
+
+
+def velocity_with_video(model: SAMAudio, golden, seen, given: list[MaskedVideo | None]) -> float:
+    """Error of the velocity, where the reference saw `videos(seen)`."""
+    waves, prompts, _ = inputs(golden)
+    frames = [-(-len(wave) // model.hop_length) for wave in waves]
+    features = [model.watch(*item) for item in zip(given, waves, frames, strict=True)]
+    condition = model.encode(waves, prompts, [(), ()], seen=features)
+    moment = model.network.moment(seen["input.time"], condition.text)
+    velocity = model.network.velocity(seen["input.noise"], moment, condition)
+    return relative_error(velocity, seen["velocity"])
+
+
+def visual(model: SAMAudio, golden, seen) -> dict[str, float]:
+    """Errors with a video as prompt: `seen` holds what the reference made of it."""
+    waves, prompts, _ = inputs(golden)
+    errors = {"velocity, video": velocity_with_video(model, golden, seen, videos(seen))}
+    results = model.separate_batch(
+        waves,
+        prompts,
+        videos=videos(seen),
+        noise=seen["input.noise"],
+        message=seen["input.message"],
+        method=seen.meta["method"],
+        steps=seen.meta["steps"],
+    )
+    errors["waveforms with video, worst"] = max(
+        relative_error(getattr(result, stem), seen[f"{stem}.{i}"])
+        for i, result in enumerate(results)
+        for stem in ("target", "residual")
+    )
+    return errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-m", "--model", help="a converted model")
@@ -121,6 +158,8 @@ def main() -> None:
         model = SAMAudio.from_pretrained(options.model)
         errors = stages(model, golden)
         errors["waveforms, worst"] = max(waveforms(model, golden).values())
+        if options.golden == TINY / "golden.safetensors":
+            errors |= visual(model, golden, Golden(TINY / "vision.safetensors"))
     print("| stage | relative L2 error |\n|---|---|")
     for name, error in errors.items():
         print(f"| {name} | {error:.1e} |")

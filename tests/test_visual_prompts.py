@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import parity
 from benchmarks.parity import TINY, Golden, inputs, relative_error
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, audio, longform
 from mlx_sam_audio.separate import main
@@ -23,39 +24,14 @@ def seen() -> Golden:
 
 @pytest.fixture(scope="module")
 def videos(seen) -> list[MaskedVideo]:
-    return [
-        MaskedVideo(*(np.array(seen[f"input.{name}.{i}"]) for name in ("frames", "mask")))
-        for i in range(2)
-    ]
+    return parity.videos(seen)
 
 
-def test_velocity(tiny, golden, seen, videos):
-    waves, prompts, _ = inputs(golden)
-    frames = [-(-len(wave) // HOP) for wave in waves]
-    features = [tiny.watch(*item) for item in zip(videos, waves, frames, strict=True)]
-    errors = []
-    for given in (features, [None, None]):
-        condition = tiny.encode(waves, prompts, [(), ()], seen=given)
-        moment = tiny.network.moment(seen["input.time"], condition.text)
-        velocity = tiny.network.velocity(seen["input.noise"], moment, condition)
-        errors.append(relative_error(velocity, seen["velocity"]))
-    assert errors[0] <= 1e-5 and errors[1] > 1e-2
-
-
-def test_waveforms(tiny, golden, seen, videos):
-    waves, prompts, _ = inputs(golden)
-    results = tiny.separate_batch(
-        waves,
-        prompts,
-        videos=videos,
-        noise=seen["input.noise"],
-        message=seen["input.message"],
-        method=seen.meta["method"],
-        steps=seen.meta["steps"],
-    )
-    for i, result in enumerate(results):
-        for stem in ("target", "residual"):
-            assert relative_error(getattr(result, stem), seen[f"{stem}.{i}"]) <= 1e-4
+def test_velocity_and_waveforms(tiny, golden, seen):
+    errors = parity.visual(tiny, golden, seen)
+    assert errors["velocity, video"] <= 1e-5
+    assert errors["waveforms with video, worst"] <= 1e-4
+    assert parity.velocity_with_video(tiny, golden, seen, [None, None]) > 1e-2
 
 
 def test_only_one_item_of_a_batch_has_a_video(tiny, golden, videos):
