@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +93,11 @@ def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarra
         raise SAMAudioError(f"cannot read {path}: {error}") from None
 
 
-def writable(path: str | Path) -> Path:
+def writable(path: str | Path, suffixes: Iterable[str] = SUBTYPES) -> Path:
     """`path`, if its name can be written to; a clear error before any work is done otherwise."""
     path = Path(path)
-    if path.suffix.lower() not in SUBTYPES:
-        raise SAMAudioError(f"cannot write {path}: the name must end in {' or '.join(SUBTYPES)}")
+    if path.suffix.lower() not in suffixes:
+        raise SAMAudioError(f"cannot write {path}: the name must end in {' or '.join(suffixes)}")
     if path.is_dir():
         raise SAMAudioError(f"cannot write {path}: it is a folder")
     make_folder(path.parent)

@@ -98,8 +98,7 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
             f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
         )
     paths = tuple(
-        (video if path.suffix.lower() in video.WRITTEN else audio).writable(path)
-        for path in (target, Path(residual))
+        audio.writable(path, (*audio.SUBTYPES, *video.WRITTEN)) for path in (target, Path(residual))
     )
     if any(path.suffix.lower() in video.WRITTEN for path in paths):
         video.duration(source)  # it must have pictures to copy

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from . import frames as selection
-from .audio import existing, make_folder
+from .audio import existing, make_folder, writable
 from .errors import SAMAudioError
 
 WRITTEN = {  # suffix: container, codec of the sound
@@ -341,19 +341,6 @@ def preview(video: MaskedVideo, output: str | Path, seconds: float = 0.0) -> Non
     save(picture, output)
 
 
-def writable(path: str | Path) -> Path:
-    """`path`, if a video can be written to it; a clear error before any work is done otherwise."""
-    path = Path(path)
-    if path.suffix.lower() not in WRITTEN:
-        raise SAMAudioError(f"cannot write {path}: the name must end in {', '.join(WRITTEN)}")
-    if path.is_dir():
-        raise SAMAudioError(f"cannot write {path}: it is a folder")
-    make_folder(path.parent)
-    if not os.access(path.parent, os.W_OK):
-        raise SAMAudioError(f"cannot write into the folder {path.parent}")
-    return path
-
-
 def remux(
     source: str | Path,
     sound: np.ndarray | Iterable[np.ndarray],
@@ -367,7 +354,7 @@ def remux(
     subtitles, is left out. Nothing has the name of `output` before all is written. Raises
     SAMAudioError.
     """
-    output = writable(output)
+    output = writable(output, WRITTEN)
     if output.exists() and output.samefile(existing(source)):
         raise SAMAudioError(f"{output} is the video itself: choose another name")
     silence = round(sound_start(source) * sample_rate)
