@@ -23,7 +23,7 @@ from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.metrics import level, si_sdr
 
 FRAME = 0.05  # seconds
-SHAPES = ((5, 1.5), (10, 1), (10, 3), (10, 5), (20, 3))  # window and overlap, seconds
+SHAPES = ((5, 1.5), (10, 1), (10, 3), (20, 3))  # window and overlap, seconds
 
 
 def memory(options) -> None:
@@ -117,7 +117,7 @@ def seams(options) -> None:
 
 
 def windows(options) -> None:
-    """Lengths and overlaps of the windows, for both ways that are offered."""
+    """Lengths and overlaps of the windows."""
     model = SAMAudio.from_pretrained(options.model)
     solver = dict(method=options.method, steps=options.steps)
     rows: dict[str, list[dict[str, float]]] = {}
@@ -127,13 +127,12 @@ def windows(options) -> None:
             size, overlap = longform.window_frames(model, length, shared)
             cut = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
             near = near_seams(cut, model.hop_length, len(wave))
-            for name, separate in (("long", model.separate_long), ("stream", model.stream)):
-                start = time.perf_counter()
-                estimate = as_samples(separate(wave, text, window=length, overlap=shared, **solver))
-                seconds = time.perf_counter() - start
-                row = judge(estimate, target, near, model.sample_rate)
-                row["real-time factor"] = seconds / options.seconds
-                rows.setdefault(f"{length:g} s, {shared:g} s, {name}", []).append(row)
+            start = time.perf_counter()
+            found = model.separate_long(wave, text, window=length, overlap=shared, **solver)
+            seconds = time.perf_counter() - start
+            row = judge(np.array(found.target), target, near, model.sample_rate)
+            row["real-time factor"] = seconds / options.seconds
+            rows.setdefault(f"{length:g} s, {shared:g} s", []).append(row)
     show("window, overlap", rows, options)
 
 
