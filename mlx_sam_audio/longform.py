@@ -19,6 +19,7 @@ from . import chunks, ode
 from .checkpoint import Checkpoint, digest
 from .dit import Moment
 from .errors import Cancelled, SAMAudioError
+from .presence import Meter, Presence, gated
 from .prompts import Span, anchors
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
@@ -32,6 +33,9 @@ class Chunk:
     residual: mx.array  # (t,) float32
     start: float  # seconds
     sample_rate: int
+    spans: tuple[Span, ...] = ()  # of the whole file, predicted ones included
+    presence: tuple[Presence, ...] = ()  # of the windows that end in this piece
+    candidates: tuple = ()  # if there are several, each a `Separation`
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,12 @@ class Options:
 
     spans: tuple[Span, ...]
     video: MaskedVideo | None
+    predict_spans: bool | Callable
+    gate: bool
     window: float
     overlap: float
     method: str
-    times: list[float]
+    times: list[float] | None
     seed: int
     noise: mx.array | None
     message: mx.array | None
@@ -100,6 +106,8 @@ class Options:
     max_memory: int | None
     progress: Callable[[int, int], None] | None
     cancel: Callable[[], bool] | None
+    candidates: int | str = 1  # for files of one window
+    ranker: object = "consistency"
 
     @property
     def plan(self) -> list[ode.Evaluation]:
@@ -277,6 +285,11 @@ def separate(
     if len(opening) <= size * model.hop_length:  # one window: exactly what separate() does
         yield from whole(model, opening, audio, description, options, clock)
         return
+    if options.candidates != 1:
+        raise SAMAudioError(
+            f"several candidates are compared on at most one window ({options.window:g} s): choose "
+            "a longer window, or one candidate"
+        )
     frames = size if samples is None else -(-samples // model.hop_length)
     at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
     pieces = model.pieces(frames, at_once, size, options.max_memory)
@@ -284,9 +297,14 @@ def separate(
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
+    spans = options.spans
+    if options.predict_spans and not spans:
+        (spans,) = model.with_predicted(
+            options.predict_spans, mixture[:][None], [mixture.samples], [description], [()]
+        )
     plan = options.plan
     seen = model.watch(options.video, audio, len(mixture))
-    prompt = replace(Prompt.encode(model, description, options.spans, plan), seen=seen)
+    prompt = replace(Prompt.encode(model, description, spans, plan), seen=seen)
     clock.lap("encode")
 
     seeds = [options.seed]
@@ -316,7 +334,11 @@ def separate(
         states = (state[i : i + pieces.frames] for i in range(0, len(state), pieces.frames))
     stems = decoded(model, states, message, pieces.frames, options.residual)
     mixed = source(model, audio)[0] if options.residual == "subtract" else None
-    yield from cut(model, stems, mixture.samples, mixed)
+    whole_file = cut(model, stems, mixture.samples, mixed)
+    if options.gate:
+        yield from silenced(whole_file, model.sample_rate, spans)
+    else:
+        yield from looked_at(whole_file, mixture.samples, spans)
     clock.lap("solve and decode" if streaming else "decode")
 
 
@@ -328,6 +350,10 @@ def whole(
         description,
         spans=options.spans,
         video=None if options.video is None else aligned(options.video, audio),
+        predict_spans=options.predict_spans,
+        candidates=options.candidates,
+        ranker=options.ranker,
+        gate=options.gate,
         method=options.method,
         times=options.times,
         seed=options.seed,
@@ -339,7 +365,15 @@ def whole(
         progress=Progress(options.progress, options.cancel, 0).reach,
     )
     clock.laps.update(result.seconds)
-    yield Chunk(result.target, result.residual, 0.0, result.sample_rate)
+    yield Chunk(
+        target=result.target,
+        residual=result.residual,
+        start=0.0,
+        sample_rate=result.sample_rate,
+        spans=result.spans,
+        presence=result.presence,
+        candidates=result.candidates,
+    )
 
 
 def decoded(model, states, message, frames: int, residual: str) -> Iterator[mx.array]:
@@ -363,6 +397,24 @@ def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterato
             held = held[count:]
         yield Chunk(audio[0], audio[1], done / model.sample_rate, model.sample_rate)
         done += count
+
+
+def looked_at(pieces: Iterator[Chunk], samples: int, spans: tuple[Span, ...]) -> Iterator[Chunk]:
+    """The chunks of a file of so many samples, with what was found out about it."""
+    meter, done = None, 0
+    for piece in pieces:
+        meter = meter or Meter(piece.sample_rate)
+        done += len(piece.target)
+        seen = list(meter.take(np.array(piece.target), np.array(piece.residual)))
+        seen += meter.end() if done == samples else ()
+        yield replace(piece, spans=spans, presence=tuple(row for row, _ in seen))
+
+
+def silenced(pieces: Iterator[Chunk], sample_rate: int, spans: tuple[Span, ...]) -> Iterator[Chunk]:
+    """The same, in windows of presence, with silence where the sound is absent."""
+    stems = ((np.array(piece.target), np.array(piece.residual)) for piece in pieces)
+    for seen, (target, residual) in gated(stems, sample_rate):
+        yield Chunk(mx.array(target), mx.array(residual), seen.start, sample_rate, spans, (seen,))
 
 
 def source(model, audio) -> tuple[Iterator[np.ndarray], int | None]:

@@ -1,7 +1,7 @@
 """One separation from audio and prompt to two waveforms: encode, condition, solve, decode."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from . import audio as audio_files
-from . import chunks, load, longform, memory, ode
+from . import candidates as several
+from . import chunks, load, longform, memory, ode, rank
 from .config import ModelConfig
 from .dit import Moment
 from .errors import SAMAudioError
 from .network import Condition, Network
+from .presence import Presence, gated, measured
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
 from .t5 import Tokenizer
 from .timing import Clock
@@ -23,6 +25,7 @@ from .vision import VisionEncoder
 from .watermark import BITS
 
 Audio = str | Path | np.ndarray | mx.array
+Predict = bool | Callable  # `SpanPredictor.__call__`, or something like it
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,9 @@ class Separation:
     spans: tuple[Span, ...]
     evaluations: int
     seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
+    presence: tuple[Presence, ...] = ()  # is the sound there? window by window
+    score: float | None = None  # the ranker's, where there were several candidates
+    candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
 
     def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
@@ -74,6 +80,13 @@ class SAMAudio:
             raise SAMAudioError("a model without a folder has no vision encoder to load")
         return load.load_vision(self.folder)
 
+    @cached_property
+    def predictor(self):
+        """The `SpanPredictor`, read from disk when spans are first predicted."""
+        from .span_predictor import SpanPredictor
+
+        return SpanPredictor.from_pretrained()
+
     @property
     def sample_rate(self) -> int:
         return self.config.codec.sample_rate
@@ -89,6 +102,10 @@ class SAMAudio:
         *,
         spans: Sequence[Span] = (),
         video: MaskedVideo | None = None,
+        predict_spans: Predict = False,
+        candidates: int | str = 1,
+        ranker: str | Mapping[str, float] | Callable = "consistency",
+        gate: bool = False,
         method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
@@ -103,29 +120,47 @@ class SAMAudio:
         """Split `audio` into the described sound and the rest.
 
         audio: a path, or samples (T,) or (channels, T) at `sample_rate`. spans: where the sound
-        is or is not. video: where the thing is seen that makes it. method, steps, times: the ODE
-        solver (see `ode`); 8 steps are fast, 32 are best; `times` is any grid from 0 to 1. noise
-        (1, N, 2C) and message (2, 16) are drawn from `seed` unless given. residual: "model" for
-        the model's own, or "subtract" for mixture - target, whose sum with the target is the
-        mixture, and which need not be decoded. max_memory: bytes; the work is cut to fit.
+        is or is not. video: where the thing is seen that makes it. predict_spans: True, or a
+        `SpanPredictor` (or functools.partial of one): where no spans are given, they are predicted.
+        candidates: how many results the `ranker` (see `rank`) chooses from, or "auto": 2, 4 or 8,
+        as long as the best two are close; candidate i is drawn from seed + i. gate: silence where
+        the sound seems to be absent (see `presence`).
+
+        method, steps, times: the ODE solver (see `ode`); 8 steps are fast, 32 are best; `times` is
+        any grid from 0 to 1. noise (1, N, 2C) and message (2, 16) are drawn from `seed` unless
+        given. residual: "model" for the model's own, or "subtract" for mixture - target, whose sum
+        with the target is the mixture, and which need not be decoded. max_memory: bytes; the work
+        is cut to fit.
         progress(done, total) counts evaluations of the network. Raises SAMAudioError.
         """
-        return self.separate_batch(
-            [audio],
-            [description],
-            spans=[spans],
-            videos=[video],
-            method=method,
-            steps=steps,
-            times=times,
-            seed=seed,
-            noise=noise,
-            message=message,
-            watermark=watermark,
-            residual=residual,
-            max_memory=max_memory,
-            progress=progress,
-        )[0]
+        several.rounds(candidates)
+        plan = ode.plan(method, steps, times)
+        check_residual(residual)
+        (seed,) = check_seeds(seed, 1)
+        if candidates != 1 and (noise is not None or message is not None):
+            raise SAMAudioError("noise= and message= belong to one candidate: give seed= instead")
+        rank_by = rank.ranker(ranker)
+        at_once = range(1, max(several.rounds(candidates)))
+        job = self.prepare(
+            [audio], [description], [spans], [video], predict_spans, at_once, max_memory
+        )
+
+        def make(seeds: list[int]) -> list[Separation]:
+            found = []
+            for i in range(0, len(seeds), job.pieces.windows):
+                group = seeds[i : i + job.pieces.windows]
+                run = self.solve(job, plan, group, noise, message, watermark, residual, progress)
+                found += [gate_of(result) if gate else result for result in run]
+            return found
+
+        if candidates == 1:
+            return make([seed])[0]
+
+        def scores(targets, residuals, mixture):
+            known = dict(description=description, spans=job.spans[0])
+            return rank_by(targets, residuals, mixture, sample_rate=self.sample_rate, **known)
+
+        return several.best(make, candidates, seed, job.waves[0], scores)
 
     def separate_batch(
         self,
@@ -134,6 +169,7 @@ class SAMAudio:
         *,
         spans: Sequence[Sequence[Span]] | None = None,
         videos: Sequence[MaskedVideo | None] | None = None,
+        predict_spans: Predict = False,
         method: str = "dpm3",
         steps: int = 16,
         times: Sequence[float] | None = None,
@@ -160,25 +196,42 @@ class SAMAudio:
                 f"({len(descriptions)}), lists of spans ({len(spans)}) and videos ({len(videos)}), "
                 "at least one"
             )
+        at_once = range(len(audios), len(audios))
+        job = self.prepare(audios, descriptions, spans, videos, predict_spans, at_once, max_memory)
+        return self.solve(job, plan, seeds, noise, message, watermark, residual, progress)
+
+    def prepare(
+        self, audios, descriptions, spans, videos, predict_spans, at_once: range, max_memory
+    ) -> "Job":
+        """Check and encode what is separated. at_once: how few and how many states are solved
+        together."""
         spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, videos, strict=True)]
         for description in descriptions:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
         frames = -(-max(map(len, waves)) // self.hop_length)
-        at_once = range(len(waves), len(waves))
         pieces = self.pieces(frames, at_once, frames, max_memory)
         clock = Clock()
-
         lengths = [-(-len(wave) // self.hop_length) for wave in waves]
         seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
-        condition = self.encode(waves, descriptions, spans, pieces.frames, seen)
+        latents = self.latents(waves, pieces.frames)
+        lengths = list(map(len, waves))
+        spans = self.with_predicted(predict_spans, latents, lengths, descriptions, spans)
+        condition = self.condition(latents, lengths, descriptions, spans, seen)
         mx.eval(condition)
         mx.clear_cache()
         clock.lap("encode")
+        return Job(waves, spans, condition, pieces, clock.laps)
 
-        noise = self.noise(condition.static.shape[:2], seeds, noise)
+    def solve(
+        self, job: "Job", plan, seeds: list[int], noise, message, watermark, residual, progress
+    ) -> list[Separation]:
+        """From noise to waveforms: one result for each seed, of its item or all of the same."""
+        clock = Clock(job.seconds)
+        items = range(len(job.waves)) if len(job.waves) > 1 else [0] * len(seeds)
+        noise = self.noise((len(seeds), job.condition.static.shape[1]), seeds, noise)
         message = self.message(seeds, message, watermark)
-        states = ode.integrate(self.field(condition, plan), noise, plan)
+        states = ode.integrate(self.field(job.condition, plan), noise, plan)
         for done, x in enumerate(states, 1):
             mx.eval(x)
             if progress is not None:
@@ -186,24 +239,30 @@ class SAMAudio:
         mx.clear_cache()
         clock.lap("solve")
 
-        targets, residuals = self.decode(x, message, pieces.frames, residual)
+        waves = [job.waves[i] for i in items]
+        targets, residuals = self.decode(x, message, job.pieces.frames, residual)
         if residuals is None:
             residuals = [
                 mx.array(w) - target[: len(w)] for w, target in zip(waves, targets, strict=True)
             ]
         clock.lap("decode")
-        return [
-            Separation(
-                target=targets[i][: len(wave)],
-                residual=residuals[i][: len(wave)],
-                sample_rate=self.sample_rate,
-                seed=seeds[i],
-                spans=spans[i],
-                evaluations=len(plan),
-                seconds=clock.laps,
+        results = []
+        for k, (i, wave) in enumerate(zip(items, waves, strict=True)):
+            target, rest = targets[k][: len(wave)], residuals[k][: len(wave)]
+            stems = [(np.array(target), np.array(rest))]
+            results.append(
+                Separation(
+                    target=target,
+                    residual=rest,
+                    sample_rate=self.sample_rate,
+                    seed=seeds[k],
+                    spans=job.spans[i],
+                    evaluations=len(plan),
+                    seconds=clock.laps,
+                    presence=tuple(row for row, _ in measured(stems, self.sample_rate)),
+                )
             )
-            for i, wave in enumerate(waves)
-        ]
+        return results
 
     def separate_long(
         self,
@@ -212,6 +271,8 @@ class SAMAudio:
         *,
         spans: Sequence[Span] = (),
         video: MaskedVideo | None = None,
+        predict_spans: Predict = False,
+        gate: bool = False,
         window: float = 10.0,
         overlap: float = 3.0,
         method: str = "dpm3",
@@ -234,8 +295,10 @@ class SAMAudio:
         `separate`, to which audio of one window or less is given.
         """
         options = self.long_options(
-            description, spans, video, window, overlap, method, steps, times, seed, noise,
-            message, watermark, residual, max_memory, progress, cancel,
+            description, steps, spans=spans, video=video, predict_spans=predict_spans, gate=gate,
+            window=window, overlap=overlap, method=method, times=times, seed=seed, noise=noise,
+            message=message, watermark=watermark, residual=residual, max_memory=max_memory,
+            progress=progress, cancel=cancel,
         )  # fmt: skip
         clock = Clock()
         chunks = list(longform.separate(self, audio, description, options, clock=clock))
@@ -244,9 +307,10 @@ class SAMAudio:
             residual=mx.concatenate([chunk.residual for chunk in chunks]),
             sample_rate=self.sample_rate,
             seed=seed,
-            spans=options.spans,
+            spans=chunks[0].spans,
             evaluations=len(options.plan),
             seconds=clock.laps,
+            presence=tuple(row for chunk in chunks for row in chunk.presence),
         )
 
     def stream(
@@ -256,6 +320,8 @@ class SAMAudio:
         *,
         spans: Sequence[Span] = (),
         video: MaskedVideo | None = None,
+        predict_spans: Predict = False,
+        gate: bool = False,
         window: float = 10.0,
         overlap: float = 3.0,
         method: str = "dpm3",
@@ -275,22 +341,25 @@ class SAMAudio:
         The first one comes after about one window's work. Arguments as in `separate_long`.
         """
         options = self.long_options(
-            description, spans, video, window, overlap, method, steps, times, seed, noise,
-            message, watermark, residual, max_memory, progress, cancel,
+            description, steps, spans=spans, video=video, predict_spans=predict_spans, gate=gate,
+            window=window, overlap=overlap, method=method, times=times, seed=seed, noise=noise,
+            message=message, watermark=watermark, residual=residual, max_memory=max_memory,
+            progress=progress, cancel=cancel,
         )  # fmt: skip
         return longform.separate(self, audio, description, options, streaming=True)
 
-    def long_options(
-        self, description, spans, video, window, overlap, method, steps, times, seed, *rest
-    ) -> longform.Options:
-        """Checked before anything is read."""
-        check_seeds(seed, 1)
-        check_residual(rest[3])
+    def long_options(self, description: str, steps: int, **settings) -> longform.Options:
+        """Settings of `separate_long`, checked before anything is read."""
+        options = longform.Options(**settings)
+        check_seeds(options.seed, 1)
+        check_residual(options.residual)
         check_words(description, self.config.vocabulary)
-        longform.window_frames(self, window, overlap)
-        times = ode.grid(method, steps, times)
-        spans = check_prompt(description, spans, video)
-        return longform.Options(spans, video, window, overlap, method, times, seed, *rest)
+        longform.window_frames(self, options.window, options.overlap)
+        return replace(
+            options,
+            times=ode.grid(options.method, steps, options.times),
+            spans=check_prompt(description, options.spans, options.video),
+        )
 
     def pieces(
         self, frames: int, at_once: range, size: int, max_memory: int | None
@@ -341,21 +410,74 @@ class SAMAudio:
         waves: Sequence[np.ndarray],
         descriptions: Sequence[str],
         spans: Sequence[tuple],
-        chunk: int = memory.MOST_FRAMES,
         seen: Sequence[Features | None] = (),
     ) -> Condition:
-        """Everything the solver needs that does not change while it runs.
+        """Everything the solver needs that does not change while it runs."""
+        latents = self.latents(waves, memory.MOST_FRAMES)
+        return self.condition(latents, list(map(len, waves)), descriptions, spans, seen)
 
-        chunk: latent frames that are encoded at a time.
-        """
-        hop, longest = self.hop_length, max(map(len, waves))
+    def latents(self, waves: Sequence[np.ndarray], chunk: int) -> mx.array:
+        """Padded to one length, (B, N, C). chunk: frames that are encoded at a time."""
+        longest = max(map(len, waves))
         batch = np.stack([np.pad(w, (0, longest - len(w))) for w in waves])
         encoded = chunks.encode(self.network.audio_codec, [batch], chunk)
-        latents = mx.concatenate([latents for latents, _ in encoded], axis=1)
+        return mx.concatenate([latents for latents, _ in encoded], axis=1)
+
+    def with_predicted(
+        self, predict: Predict, latents, samples: list[int], descriptions, spans: Sequence[tuple]
+    ) -> list[tuple[Span, ...]]:
+        """The spans of every item, predicted where none are given."""
+        missing = [i for i, given in enumerate(spans) if not given]
+        spans = list(spans)
+        if predict is False or not missing:
+            return spans
+        predict = self.predictor if predict is True else predict
+        config = getattr(getattr(predict, "func", predict), "config", None)
+        rates = self.sample_rate, self.hop_length
+        if config is not None and (config.sample_rate, config.hop_length) != rates:
+            raise SAMAudioError(
+                f"the span predictor reads latents of {config.sample_rate} Hz and hop length "
+                f"{config.hop_length}, this model's have {rates[0]} and {rates[1]}"
+            )
+        found = predict(
+            mx.array(latents)[mx.array(missing)],
+            [descriptions[i] for i in missing],
+            samples=[samples[i] for i in missing],
+        )
+        for i, row in zip(missing, found, strict=True):
+            spans[i] = tuple(row)
+        return spans
+
+    def predict_spans(
+        self, audio: Audio, description: str, predictor: Predict = True
+    ) -> tuple[Span, ...]:
+        """The times at which the described sound occurs, in audio of any length.
+
+        predictor: as `predict_spans` in `separate`. Raises SAMAudioError.
+        """
+        frames = self.config.transformer.max_positions
+        pieces = self.pieces(frames, range(1, 1), memory.MOST_FRAMES, None)
+        mixture = longform.Mixture(self, longform.source(self, audio)[0], None, pieces.frames)
+        found = self.with_predicted(
+            predictor, mixture[:][None], [mixture.samples], [description], [()]
+        )
+        return found[0]
+
+    def condition(
+        self,
+        latents: mx.array,
+        samples: Sequence[int],
+        descriptions: Sequence[str],
+        spans: Sequence[tuple],
+        seen: Sequence[Features | None] = (),
+    ) -> Condition:
+        """From latents (B, N, C) of items that last so many samples, and their prompts."""
+        hop, frames = self.hop_length, latents.shape[1]
         rows = [
-            anchors(s, len(w), self.sample_rate, hop) for s, w in zip(spans, waves, strict=True)
+            anchors(s, length, self.sample_rate, hop)
+            for s, length in zip(spans, samples, strict=True)
         ]
-        frames, padded = latents.shape[1], min(map(len, rows)) < latents.shape[1]
+        padded = min(map(len, rows)) < frames
         rows = mx.stack([mx.pad(r, (0, frames - len(r)), constant_values=PADDING) for r in rows])
         tokens, text_mask = self.tokenizer(list(descriptions))
         text = self.network.text_encoder(tokens, text_mask)
@@ -423,6 +545,25 @@ class SAMAudio:
         audio = mx.concatenate(list(parts), axis=1).reshape(batch, stems, -1)
         mx.eval(audio)
         return audio[:, 0], audio[:, 1] if stems == 2 else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is separated, encoded."""
+
+    waves: list[np.ndarray]  # (T,) each
+    spans: list[tuple[Span, ...]]
+    condition: Condition
+    pieces: memory.Pieces
+    seconds: dict[str, float]
+
+
+def gate_of(result: Separation) -> Separation:
+    """The result with silence where the sound is absent."""
+    stems = [(np.array(result.target), np.array(result.residual))]
+    pieces = [piece for _, piece in gated(stems, result.sample_rate)]
+    target, residual = mx.array(np.concatenate(pieces, axis=1))
+    return replace(result, target=target, residual=residual)
 
 
 RESIDUALS = ("model", "subtract")

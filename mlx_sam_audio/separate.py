@@ -7,15 +7,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, longform, memory, ode, spectrogram, video
+from . import audio, load, longform, memory, ode, rank, span_predictor, spectrogram, video
+from . import candidates as several
 from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
+from .presence import Presence, absences
 from .prompts import Span, check_prompt
 from .timing import Clock
 
@@ -37,6 +41,27 @@ def parser() -> Parser:
         default=[],
         metavar="+START:END",
         help="seconds where the sound is (+) or is not (-): --span +6.3:7.0; may be repeated",
+    )
+    parser.add_argument(
+        "--predict-spans",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="find the seconds where the sound is, if no --span says them",
+    )
+    parser.add_argument(
+        "--spans-only",
+        action="store_true",
+        help="only find them: write OUTPUT.spans.json, and .txt for Audacity",
+    )
+    parser.add_argument(
+        "--span-model", metavar="MODEL", default=span_predictor.NAME, help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--span-threshold",
+        type=float,
+        default=0.3,
+        metavar="P",
+        help="how probable the sound must be in a span (%(default)s)",
     )
     parser.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
     parser.add_argument("--mask", metavar="FILE", help="a picture or video, white where it is")
@@ -79,6 +104,22 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="cut the work to fit, like 8GB (what the machine has)"
+    )
+    parser.add_argument(
+        "-c",
+        "--candidates",
+        default="1",
+        metavar="K",
+        help="make so many and keep the best, or auto (%(default)s)",
+    )
+    parser.add_argument(
+        "--ranker",
+        default="consistency",
+        help="what chooses: %(default)s, judge, or both as judge:1,consistency:0.1",
+    )
+    parser.add_argument("--keep-candidates", metavar="DIR", help="write all candidates there")
+    parser.add_argument(
+        "--gate", action="store_true", help="silence where the sound seems to be absent"
     )
     parser.add_argument("--no-watermark", action="store_true", help="decode without the watermark")
     parser.add_argument("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
@@ -147,7 +188,14 @@ def progress_bar(verbose: bool) -> Callable[[int, int], None]:
 
 
 def report(
-    options, model: SAMAudio, name: str, paths, samples: int, estimate: int, seconds: dict
+    options,
+    model: SAMAudio,
+    name: str,
+    paths,
+    samples: int,
+    estimate: int,
+    seconds: dict,
+    found: "Found",
 ) -> dict:
     """All that is needed to judge a run and to repeat it."""
     length = samples / model.sample_rate
@@ -158,7 +206,8 @@ def report(
         "residual": str(paths[1]),
         "model": name,
         "description": options.description,
-        "spans": options.span,
+        "spans": span_predictor.to_json(found.spans),
+        "spans_predicted": bool(options.predict_spans and not options.span),
         "video": options.video,
         "box": options.box,
         "mask": options.mask,
@@ -169,6 +218,11 @@ def report(
         "window": options.window,
         "overlap": options.overlap,
         "seed": options.seed,
+        "candidates": [{"seed": c.seed, "score": c.score} for c in found.candidates],
+        "ranker": options.ranker,
+        "presence": [[row.start, row.end, row.level] for row in found.presence],
+        "absent": absences(found.presence),
+        "gate": options.gate,
         "watermark": not options.no_watermark,
         "residual_by": "subtract" if options.subtract else "model",
         "sample_rate": model.sample_rate,
@@ -187,11 +241,24 @@ def windows_of(model: SAMAudio, samples: int, options) -> longform.Windows:
 
 
 def table(values: dict) -> str:
+    extra = []
+    if values["spans_predicted"]:
+        spans = " ".join(str(Span(*span)) for span in values["spans"])
+        extra.append(f"spans     {spans or 'none were found'} (predicted)")
+    if scores := {row["seed"]: row["score"] for row in values["candidates"]}:
+        best = max(scores, key=scores.get)
+        listed = "  ".join(f"{seed}: {score:.2f}" for seed, score in scores.items())
+        extra.append(f"scores    {listed}; seed {best} is the best of {len(scores)}")
+    if values["absent"]:
+        times = " ".join(f"{start:g}:{end:g}" for start, end in values["absent"])
+        done = "silenced" if values["gate"] else "--gate silences it"
+        extra.append(f"absent    it seems, at {times} s ({done})")
     stages = "  ".join(f"{name} {value:.2f} s" for name, value in values["seconds"].items())
     return "\n".join(
         [
             f"target    {values['target']}",
             f"residual  {values['residual']}",
+            *extra,
             f"time      {stages}",
             f"speed     {values['audio_seconds']:.2f} s of audio, "
             f"real-time factor {values['real_time_factor']:.2f}",
@@ -219,6 +286,10 @@ def separate(options: argparse.Namespace) -> None:
         options.steps = ode.QUALITY[options.quality or "balanced"]
     ode.plan(options.method, options.steps)
     limit = memory.parse(options.max_memory) if options.max_memory else None
+    if options.candidates != "auto":
+        options.candidates = whole_number(options.candidates)
+    several.rounds(options.candidates)
+    rank.ranker(options.ranker)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
     source = Path(options.input)
     if not source.is_file():
@@ -235,11 +306,30 @@ def separate(options: argparse.Namespace) -> None:
     say(f"loading {name}")
     model = SAMAudio.from_pretrained(name)
     clock = Clock({"load": time.perf_counter() - start})
+    if options.spans_only:
+        return write_spans(model, predictor(options), source, options, paths[0])
     settings = model.long_options(
-        options.description, spans, seen, options.window, options.overlap, options.method,
-        options.steps, None, options.seed, None, None, not options.no_watermark,
-        "subtract" if options.subtract else "model", limit, progress_bar(options.verbose), None,
-    )  # fmt: skip
+        options.description,
+        options.steps,
+        spans=spans,
+        video=seen,
+        predict_spans=predictor(options) if options.predict_spans else False,
+        gate=options.gate,
+        window=options.window,
+        overlap=options.overlap,
+        method=options.method,
+        times=None,
+        seed=options.seed,
+        noise=None,
+        message=None,
+        watermark=not options.no_watermark,
+        residual="subtract" if options.subtract else "model",
+        max_memory=limit,
+        progress=progress_bar(options.verbose),
+        cancel=None,
+        candidates=options.candidates,
+        ranker=options.ranker,
+    )
     length = audio.length(source, model.sample_rate) or 0
     windows = windows_of(model, length or round(options.window * model.sample_rate), options)
     at_once = range(1, len(windows.starts))
@@ -253,21 +343,70 @@ def separate(options: argparse.Namespace) -> None:
     run = longform.separate(
         model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
+    found = Found()
     with sounds(source, paths, model.sample_rate) as files, memory.wired():
-        samples = write(run, files, model.sample_rate, length)
+        samples = write(found.look(run), files, model.sample_rate, length)
     state.unlink(missing_ok=True)
+    if options.keep_candidates:
+        keep(found.candidates, Path(options.keep_candidates))
 
     if options.spectrogram:
         titles = (f"mixture: {source.name}", f"target: {options.description}", "residual")
         files = (audio.blocks(path, model.sample_rate) for path in (source, *paths))
         rows = dict(zip(titles, files, strict=True))
-        spectrogram.save(options.spectrogram, rows, samples, model.sample_rate, spans)
+        spectrogram.save(options.spectrogram, rows, samples, model.sample_rate, found.spans)
     seconds = {**clock.laps, "total": time.perf_counter() - start}
-    values = report(options, model, name, paths, samples, pieces.bytes, seconds)
+    values = report(options, model, name, paths, samples, pieces.bytes, seconds, found)
     if shown:
         print(table(values))
     if options.metrics_json:
-        write_json(Path(options.metrics_json), values)
+        write_text(Path(options.metrics_json), json.dumps(values, indent=2) + "\n")
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SAMAudioError(f'--candidates takes a number or "auto", not {text!r}') from None
+
+
+def predictor(options: argparse.Namespace) -> Callable:
+    """The span predictor as the options want it."""
+    loaded = span_predictor.SpanPredictor.from_pretrained(options.span_model)
+    return partial(loaded, threshold=options.span_threshold)
+
+
+def write_spans(model: SAMAudio, predict: Callable, source: Path, options, target: Path) -> None:
+    """The seconds where the sound is, as JSON and as a label track for Audacity."""
+    spans = model.predict_spans(source, options.description, predict)
+    name = target.with_name(target.stem.removesuffix(".target") + ".spans.json")
+    write_text(name, json.dumps(span_predictor.to_json(spans), indent=2) + "\n")
+    labels = span_predictor.to_labels(spans, options.description)
+    write_text(name.with_suffix(".txt"), labels)
+    print(f"spans     {' '.join(map(str, spans)) or 'none: the sound does not seem to occur'}")
+    print(f"wrote {name} and {name.with_suffix('.txt')}")
+
+
+@dataclass
+class Found:
+    """What a run tells beside its sound."""
+
+    spans: tuple[Span, ...] = ()
+    presence: list[Presence] = field(default_factory=list)
+    candidates: tuple = ()
+
+    def look(self, run: Iterator[longform.Chunk]) -> Iterator[longform.Chunk]:
+        for chunk in run:
+            self.spans, self.candidates = chunk.spans, chunk.candidates
+            self.presence += chunk.presence
+            yield chunk
+
+
+def keep(candidates: tuple, folder: Path) -> None:
+    """Every candidate, named by its seed."""
+    for candidate in candidates:
+        names = (folder / f"{candidate.seed}.{stem}.wav" for stem in ("target", "residual"))
+        candidate.save(*names)
 
 
 def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) -> int:
@@ -308,10 +447,10 @@ def sounds(source: Path, paths, sample_rate: int) -> Iterator[list[Path]]:
             file.unlink(missing_ok=True)
 
 
-def write_json(path: Path, values: dict) -> None:
+def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(text)
         os.replace(temporary, path)
     except OSError as error:
         raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None

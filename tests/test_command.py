@@ -31,7 +31,7 @@ def test_end_to_end(tiny_folder, mp3, tmp_path):
     for stage in ("load", "encode", "solve", "decode", "total", "real-time factor", "peak", "seed"):
         assert stage in done.stdout
     values = json.loads((tmp_path / "out/run.json").read_text())
-    assert values["evaluations"] == 2 and values["spans"] == ["+0.1:0.3"]
+    assert values["evaluations"] == 2 and values["spans"] == [["+", 0.1, 0.3]]
 
     model = SAMAudio.from_pretrained(tiny_folder)
     target, rate = soundfile.read(tmp_path / "out/tone.wav", dtype="float32")
@@ -101,6 +101,31 @@ def test_ctrl_c_leaves_no_half_file(tiny_folder, tmp_path, monkeypatch, capsys):
 def test_a_bug_keeps_its_traceback(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     soundfile.write("mix.wav", np.zeros(5000), 16_000)
-    monkeypatch.setattr(SAMAudio, "encode", lambda *args: 1 / 0)
+    monkeypatch.setattr(SAMAudio, "latents", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["-i", "mix.wav", "-d", "dog", "-m", str(tiny_folder)])
+
+
+def test_candidates(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.random.default_rng(0).normal(0, 0.1, 19_200), 48_000)
+    command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--steps", "1", "-c", "3"]
+    command += ["--seed", "4", "--keep-candidates", "all", "--metrics-json", "run.json"]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "run.json").read_text())["candidates"]
+    assert [row["seed"] for row in rows] == [4, 5, 6]
+    best = max(rows, key=lambda row: row["score"])["seed"]
+    assert f"seed {best} is the best of 3" in capsys.readouterr().out
+    kept, written = (
+        soundfile.read(f"{name}.wav")[0] for name in (f"all/{best}.target", "mix.target")
+    )
+    assert np.array_equal(kept, written) and len(list((tmp_path / "all").iterdir())) == 6
+
+    for arguments, message in (
+        (["-c", "few"], '--candidates takes a number or "auto"'),
+        (["-c", "0"], "1 or more"),
+        (["-c", "2", "--ranker", "taste"], "there is no ranker taste"),
+        (["-c", "2", "--window", "0.3", "--overlap", "0.1"], "window"),
+    ):
+        assert main([*command, *arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,80 @@
+"""Do rankers find the best candidate, and does the gate find what is absent?
+
+python -m benchmarks.candidates
+"""
+
+import argparse
+import json
+
+import numpy as np
+
+from benchmarks import machine, quality
+from mlx_sam_audio import SAMAudio, SAMAudioError, presence, rank
+from mlx_sam_audio.metrics import si_sdr
+
+COUNTS = (1, 2, 4, 8)
+WEIGHT_FREE = ("consistency",)
+
+
+def curves(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str, list[float]]:
+    """Mean SI-SDR improvement of the candidate that each ranker names among the first k."""
+    gains = {name: [] for name in (*WEIGHT_FREE, "oracle")}
+    for item in items:
+        result = model.separate(
+            item.mixture, item.phrase, candidates=max(COUNTS), ranker="consistency", **solver
+        )
+        targets, residuals = (
+            np.stack([np.array(getattr(c, stem)) for c in result.candidates])
+            for stem in ("target", "residual")
+        )
+        before = si_sdr(item.mixture, item.target)
+        truth = np.array([si_sdr(target, item.target) - before for target in targets])
+        known = dict(sample_rate=model.sample_rate, description=item.phrase, spans=())
+        scores = {
+            name: rank.ranker(name)(targets, residuals, item.mixture, **known)
+            for name in WEIGHT_FREE
+        }
+        for name, row in {**scores, "oracle": truth}.items():
+            gains[name].append([truth[int(np.argmax(row[:count]))] for count in COUNTS])
+    return {name: np.mean(rows, axis=0).tolist() for name, rows in gains.items()}
+
+
+def gate(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str, float]:
+    """Share of the seconds that are judged absent, for present and for absent sounds."""
+    shares = {"present": [], "absent": []}
+    for item in items:
+        for name, phrase in (("present", item.phrase), ("absent", item.absent)):
+            found = model.separate(item.mixture, phrase, **solver).presence
+            shares[name] += [row.absent for row in found]
+    return {name: float(np.mean(share)) for name, share in shares.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-m", "--model", default="demo")
+    parser.add_argument("--mixtures", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--method", default="dpm3")
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    solver = dict(method=options.method, steps=options.steps)
+    try:
+        model = SAMAudio.from_pretrained(options.model)
+        items = quality.items(options.mixtures, options.seed, options.seconds, model.sample_rate)
+        found, shares = curves(model, items, solver), gate(model, items, solver)
+    except SAMAudioError as error:
+        raise SystemExit(f"error: {error}") from None
+    print("| best of | " + " | ".join(map(str, COUNTS)) + " |\n|" + "---|" * (len(COUNTS) + 1))
+    for name, row in found.items():
+        print(f"| {name} | " + " | ".join(f"{gain:.1f} dB" for gain in row) + " |")
+    print(
+        f"\nat {presence.ABSENT:g} dB the gate silences {shares['absent']:.0%} of the seconds of "
+        f"absent sounds and {shares['present']:.0%} of those of present ones"
+    )
+    settings = {"model": options.model, "mixtures": options.mixtures, "seed": options.seed}
+    print(json.dumps({**settings, **machine.describe(), "curves": found, "gate": shares}))
+
+
+if __name__ == "__main__":
+    main()

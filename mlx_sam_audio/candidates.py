@@ -1,0 +1,55 @@
+"""Several candidates from one encoded prompt, of which a ranker names the best.
+
+The noise decides which of the plausible sounds the model picks; candidate i has the noise of
+seed + i, and equals the run with that seed.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .errors import SAMAudioError
+
+ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
+MARGIN = 0.05  # "auto" ends when the best score leads the second by this part of itself
+
+
+def rounds(count: int | str) -> tuple[int, ...]:
+    """How many candidates to have after each round. Raises SAMAudioError."""
+    if count == "auto":
+        return ROUNDS
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise SAMAudioError(f'candidates must be 1 or more, or "auto", not {count!r}')
+    return (count,)
+
+
+def decided(scores: list[float]) -> bool:
+    """Does the best lead clearly?"""
+    second, first = sorted(scores)[-2:]
+    return first - second > MARGIN * abs(first)
+
+
+def best(make: Callable, count: int | str, seed: int, mixture: np.ndarray, rank: Callable):
+    """The best `Separation`, with all candidates in the order of their seeds.
+
+    make(seeds): one `Separation` for each. rank(targets, residuals, mixture): scores (k,).
+    """
+    found, scores = [], []
+    for total in rounds(count):
+        found += make([seed + i for i in range(len(found), total)])
+        stems = (
+            np.stack([np.array(getattr(c, stem)) for c in found]) for stem in ("target", "residual")
+        )
+        scores = check_scores(rank(*stems, mixture), len(found))
+        if count == "auto" and decided(scores):
+            break
+    found = [replace(c, score=score) for c, score in zip(found, scores, strict=True)]
+    return replace(found[int(np.argmax(scores))], candidates=tuple(found))
+
+
+def check_scores(scores, count: int) -> list[float]:
+    scores = np.array(scores, dtype=np.float64)
+    if scores.shape != (count,) or not np.isfinite(scores).all():
+        raise SAMAudioError(f"the ranker returned {scores} for {count} candidates")
+    return scores.tolist()

@@ -1,0 +1,99 @@
+"""Is the wanted sound there at all? How far the target lies under the mixture, window by window.
+
+Where a prompted sound is absent, models of this kind return something all the same, mostly faint.
+`ABSENT` is a heuristic: `python -m benchmarks.candidates` shows what it gets right.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import level
+
+WINDOW = 1.0  # seconds
+ABSENT = -20.0  # dB, of the target under the mixture
+FADE = 0.05  # seconds
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A window: its start and end in seconds, and the target's level under the mixture in dB."""
+
+    start: float
+    end: float
+    level: float
+
+    @property
+    def absent(self) -> bool:
+        return self.level < ABSENT
+
+
+class Meter:
+    """Cuts consecutive pieces of target and residual into windows, and measures them."""
+
+    def __init__(self, sample_rate: int):
+        self._rate, self._start, self._held = sample_rate, 0, np.zeros((2, 0), np.float32)
+
+    def take(self, target: np.ndarray, residual: np.ndarray) -> Iterator:
+        """The presence and the stems (2, t) of every window that ends in this piece (t,)."""
+        self._held = np.concatenate([self._held, np.stack([target, residual])], axis=1)
+        while self._held.shape[1] >= (size := round(WINDOW * self._rate)):
+            yield self._window(size)
+
+    def end(self) -> Iterator:
+        """The last window, which is shorter."""
+        if self._held.shape[1]:
+            yield self._window(self._held.shape[1])
+
+    def _window(self, size: int) -> tuple[Presence, np.ndarray]:
+        stems, self._held = self._held[:, :size], self._held[:, size:]
+        start, self._start = self._start / self._rate, self._start + size
+        under = level(stems[0]) - level(stems[0] + stems[1])
+        return Presence(start, self._start / self._rate, under), stems
+
+
+def measured(pieces, sample_rate: int) -> Iterator[tuple[Presence, np.ndarray]]:
+    """Every window's presence, and its target and residual (2, t)."""
+    meter = Meter(sample_rate)
+    for piece in pieces:
+        yield from meter.take(*piece)
+    yield from meter.end()
+
+
+def gated(pieces, sample_rate: int) -> Iterator[tuple[Presence, np.ndarray]]:
+    """The same with silence as target where the sound is absent, and the residual has it all.
+
+    The fades lie in the absent windows, so that nothing of a present one is lost.
+    """
+    nothing = (None, None)
+    rows = itertools.chain([nothing], measured(pieces, sample_rate), [nothing])
+    before, here = next(rows), next(rows)
+    for after in rows:
+        presence, stems = here
+        if presence.absent:
+            present = [row[0] is not None and not row[0].absent for row in (before, after)]
+            target = stems[0] * gain(stems.shape[1], round(FADE * sample_rate), *present)
+            stems = np.stack([target, stems[0] + stems[1] - target])
+        yield presence, stems
+        before, here = here, after
+
+
+def gain(samples: int, fade: int, falls: bool, rises: bool) -> np.ndarray:
+    """Zeros (samples,), with raised cosines where a present window lies beside them."""
+    fade = min(fade, samples // 2)
+    ramp = 0.5 + 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(fade, 1))
+    row = np.zeros(samples, np.float32)
+    if falls:
+        row[:fade] = ramp
+    if rises:
+        row[samples - fade :] = ramp[::-1]
+    return row
+
+
+def absences(found: Iterable[Presence]) -> list[tuple[float, float]]:
+    """Start and end of every stretch of absent windows."""
+    runs = itertools.groupby(found, key=lambda presence: presence.absent)
+    stretches = [list(run) for absent, run in runs if absent]
+    return [(run[0].start, run[-1].end) for run in stretches]
