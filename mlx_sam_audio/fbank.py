@@ -22,8 +22,9 @@ ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling kernel
 
 
 def starts(seconds: float, clips: int) -> list[Fraction]:
-    """The seconds at which clips begin, the first with the sound, the last ending with it. Exact,
-    as in the original: a clip's edge may lie on a sample or a frame."""
+    """The seconds at which clips begin: the last one ends before the sound does, as in the releases
+    of pytorchvideo (up to 0.1.5; later commits divide by `clips - 1`). Exact, as there: a clip's
+    edge may lie on a sample or a frame."""
     return [i * Fraction(max(seconds - CLIP, 0)) / clips for i in range(clips)]
 
 

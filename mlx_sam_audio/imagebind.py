@@ -32,9 +32,9 @@ class ImageBind:
         self.network = network
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = NAME) -> "ImageBind":
+    def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "ImageBind":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name)
+        folder = load.resolve(name, revision)
         config = ImageBindConfig.read(folder)
         return cls(config, load.fill(ImageBindNetwork(config), folder))
 
@@ -86,7 +86,7 @@ def check(candidates: np.ndarray, sample_rate: int) -> None:
 
 def views(video: MaskedVideo, seconds: float) -> np.ndarray:
     """Two frames of each clip, cropped: (CLIPS * CROPS, 3, PAIR, IMAGE, IMAGE) float32."""
-    frames = math.ceil(round(seconds * FRAME_RATE, 6))
+    frames = math.ceil(round(seconds * FRAME_RATE, 6))  # 1.16 * 25 is not quite 29
     chosen, pictures, done = ends(frames, seconds), {}, 0
     wanted = np.unique(chosen)
     for frame, count in matched(video, np.arange(frames) / FRAME_RATE):
