@@ -16,12 +16,12 @@ from mlx_sam_audio.config import DTYPES, QuantisationConfig, read_json
 from mlx_sam_audio.errors import Parser, SAMAudioError
 from mlx_sam_audio.load import store
 
-from . import judge, pe_a_frame, sam_audio
+from . import imagebind, judge, pe_a_frame, sam_audio
 from .folder import check_space, whole, write_json, write_weights
 from .rules import Rule, join, plan
 from .sources import Source
 
-KINDS = (sam_audio, pe_a_frame, judge)
+KINDS = (sam_audio, pe_a_frame, judge, imagebind)
 REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
 
 VISION = "vision_encoder."  # goes to files of its own, which a text prompt never reads
@@ -96,7 +96,9 @@ def local_name(source: Source) -> str:
 
 
 def recognise(source: Source) -> ModuleType:
-    """Which of the models that we know a checkpoint is, by its configuration."""
+    """Which of the models that we know a checkpoint is, by its configuration, if it has one."""
+    if (source.folder / imagebind.WEIGHTS).is_file():
+        return imagebind
     path = source.file("config.json")
     values = read_json(path)
     for kind in KINDS:

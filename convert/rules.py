@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import conv, dacvae, dit, network, vision, watermark
+from mlx_sam_audio import conv, dacvae, dit, imagebind_network, network, vision, watermark
 from mlx_sam_audio.config import Stored
 from mlx_sam_audio.load import complain
 
@@ -232,6 +232,23 @@ def vision_encoder(module: vision.VisionEncoder, has) -> list[Rule]:
     ]
 
 
+def tower(projection: str) -> Callable[..., list[Rule]]:
+    """ImageBind's, whose convolution over patches becomes a product."""
+    stem = f"rgbt_stem.{projection}.weight"
+    return lambda module, has: [
+        Rule(("class_token",), ("cls_token",), lambda token: (token,)),
+        Rule(("positions",), ("pos_embedding_helper.pos_embed",), lambda table: (table,)),
+        Rule(("stem.weight",), (stem,), lambda w: (w.reshape(len(w), -1),)),
+    ]
+
+
+def packed_attention(module: imagebind_network.Attention, has) -> list[Rule]:
+    return [
+        Rule((f"qkv.{key}",), (source,), lambda packed: (packed,))
+        for key, source in zip(("weight", "bias"), packed(), strict=True)
+    ]
+
+
 SPECIAL = {
     conv.Conv1d: lambda _, has: [convolution(has, lambda w: w.transpose(0, 2, 1))],
     conv.StridedConv1d: lambda _, has: [convolution(has, strided)],
@@ -249,4 +266,8 @@ SPECIAL = {
     vision.SelfAttention: vision_attention,
     vision.AttentionPooling: attention_pooling,
     vision.VisionEncoder: vision_encoder,
+    imagebind_network.Attention: packed_attention,
+    imagebind_network.BiasedAttention: packed_attention,
+    imagebind_network.AudioTower: tower("proj"),
+    imagebind_network.VisionTower: tower("proj.1"),
 }

@@ -117,6 +117,17 @@ class PETransformerConfig:
     max_positions: int  # the class token's included
 
 
+@dataclass(frozen=True)
+class TowerConfig:
+    """One of ImageBind's."""
+
+    dim: int
+    n_heads: int
+    n_layers: int
+    ffn_dim: int
+    output_dim: int  # of the space that both towers share
+
+
 class Stored:
     """What a model's config.json holds, beside its `model_type` and `format`."""
 
@@ -160,6 +171,7 @@ KINDS = {
     "sam_audio": "a separation model",
     "pe_a_frame": "a span predictor",
     "sam_audio_judge": "a judge",
+    "imagebind": "an ImageBind ranker",
 }
 
 
@@ -204,6 +216,16 @@ class JudgeConfig(Stored):
     dtype: str
 
     model_type = "sam_audio_judge"
+    format = 1
+
+
+@dataclass(frozen=True)
+class ImageBindConfig(Stored):
+    audio: TowerConfig
+    vision: TowerConfig
+    dtype: str
+
+    model_type = "imagebind"
     format = 1
 
 

@@ -40,6 +40,12 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
             f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
             "once (where the original weights are gated, the README says how to get access)"
         )
+    if name == "imagebind":
+        raise SAMAudioError(
+            "the model 'imagebind' is not converted yet: download "
+            "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth into a folder named "
+            "imagebind and run `python -m convert --hf-path imagebind` beside it once"
+        )
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise SAMAudioError(
             f"there is no model folder {name}, and no model of that name in {store()}"

@@ -1,0 +1,253 @@
+"""ImageBind's towers and what leads to them compute what the originals compute."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from mlx.utils import tree_flatten
+
+from benchmarks.parity import relative_error
+from convert import imagebind as converter
+from convert.__main__ import convert, main
+from convert.sources import Source
+from mlx_sam_audio import SAMAudioError, fbank, load
+from mlx_sam_audio.config import QuantisationConfig
+from mlx_sam_audio.imagebind import ImageBind, ends, views
+from mlx_sam_audio.judge import Judge
+from mlx_sam_audio.video import MaskedVideo
+
+ORIGINAL = Path(__file__).parent / "golden" / "imagebind"
+RATE = 48_000
+ITEMS = (0, 1)  # longer than a clip, and shorter
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return convert(str(ORIGINAL), tmp_path_factory.mktemp("models") / "imagebind")
+
+
+@pytest.fixture
+def model(folder) -> ImageBind:
+    return ImageBind.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, mx.array]:
+    return mx.load(str(ORIGINAL / "golden.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def meta() -> dict:
+    return json.loads((ORIGINAL / "golden.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def near(golden, meta):
+    """Are values those of a golden tensor, or of its given part?"""
+
+    def compare(values, name: str, part=...) -> bool:
+        error = relative_error(values, np.array(golden[name])[part])
+        return error <= meta["tensors"][name]["tolerance_relative_l2"]
+
+    return compare
+
+
+def waves(golden, item) -> np.ndarray:
+    """Candidates (3, T) at RATE."""
+    return np.array(golden[f"input.audio.{item}"], np.float32) / 32768
+
+
+def frames(golden, item) -> np.ndarray:
+    return np.array(golden[f"input.frames.{item}"])
+
+
+def test_resampling(golden, near):
+    assert near(fbank.resample(waves(golden, 0)[:1], RATE)[0], "resampled")
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100])
+def test_resampling_from_other_rates(rate):
+    tone = [np.sin(2 * np.pi * 440 * np.arange(r) / r) for r in (rate, fbank.SAMPLE_RATE)]
+    resampled = fbank.resample(tone[0][None].astype(np.float32), rate)[0]
+    assert len(resampled) == fbank.SAMPLE_RATE
+    inside = slice(100, -100)
+    assert relative_error(resampled[inside], tone[1][inside]) < 1e-3
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_spectrograms(golden, near, item):
+    heard = fbank.spectrograms(waves(golden, item), RATE)
+    assert near(heard[0][:, None], f"fbank.item{item}")
+    assert relative_error(heard[0], heard[1]) > 0.01
+
+
+def test_spectrograms_without_resampling(golden, near):
+    wave = np.array(golden["input.audio.16k"], np.float32)[None] / 32768
+    untouched = wave.copy()
+    assert near(fbank.spectrograms(wave, 16_000)[0][:, None], "fbank.16k")
+    assert np.array_equal(wave, untouched)
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_views(golden, meta, near, item):
+    shown, seconds = frames(golden, item), meta["durations"][item]
+    assert ends(len(shown), seconds).tolist() == meta["frames_of_clips"][item]
+    seen = views(MaskedVideo(shown), seconds)
+    assert near(seen[..., ::16, ::16], "views.grid", item)
+    assert near(seen.mean(axis=(-1, -2)), "views.mean", item)
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_audio(model, golden, near, item):
+    """The original's are 20 times as long, which changes no angle."""
+    clips = mx.array(fbank.spectrograms(waves(golden, item), RATE)).flatten(0, 1)
+    embedded = np.array(model.network.audio(clips))
+    part = slice(9 * item, 9 * item + 9)
+    assert near(20 * embedded, "audio.clips", part)
+    means = embedded.reshape(3, 3, -1).mean(axis=1)
+    part = slice(3 * item, 3 * item + 3)
+    assert near(20 * means, "audio.embeddings", part)
+    expected = np.array(golden["audio.embeddings"])[part]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert relative_error(model.embed_audio(waves(golden, item), RATE), expected) <= 1e-4
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_vision(model, golden, meta, near, item):
+    seen = mx.array(views(MaskedVideo(frames(golden, item)), meta["durations"][item]))
+    embedded = np.array(model.network.vision(seen))
+    assert near(embedded, "vision.views", slice(15 * item, 15 * item + 15))
+    assert near(embedded.mean(axis=0), "vision.embeddings", item)
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_scores(model, golden, near, item):
+    scores = model(waves(golden, item), RATE, frames(golden, item))
+    assert scores.dtype == np.float32 and near(scores[:, None], "scores", item)
+
+
+def test_candidates_do_not_matter_to_each_other(model, golden):
+    together = model(waves(golden, 0), RATE, frames(golden, 0))
+    alone = model(waves(golden, 0)[1:2], RATE, frames(golden, 0))
+    assert relative_error(alone, together[1:2]) < 1e-5
+
+
+def test_the_masked_video_is_what_counts(model, golden):
+    shown = frames(golden, 0)
+    hidden = shown.copy()
+    hidden[:, :, 5:20, 10:30] = 0
+    masked = model(waves(golden, 0), RATE, MaskedVideo(shown, (10, 5, 30, 20)))
+    assert np.array_equal(masked, model(waves(golden, 0), RATE, hidden))
+    assert relative_error(masked, model(waves(golden, 0), RATE, shown)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda audio: setattr(audio.stem_norm, "eps", 1e-6),
+        lambda audio: setattr(audio.blocks[0].attn, "bias_k", mx.zeros((1, 1, 32))),
+        lambda audio: setattr(audio.blocks[1].attn, "bias_v", mx.zeros((1, 1, 32))),
+        lambda audio: setattr(audio, "positions", audio.positions[:, ::-1]),
+    ],
+)
+def test_the_parts_of_the_audio_tower_show(model, golden, near, change):
+    clips = mx.array(fbank.spectrograms(waves(golden, 0), RATE)).flatten(0, 1)
+    change(model.network.audio)
+    assert not near(20 * model.network.audio(clips), "audio.clips", slice(9))
+
+
+def test_half_precision(model, golden, tmp_path):
+    half = ImageBind.from_pretrained(convert(str(ORIGINAL), tmp_path / "half", dtype="float16"))
+    half.network.set_dtype(mx.float16)  # the CPU would compute in float32
+    arguments = waves(golden, 1), RATE, frames(golden, 1)
+    assert half.network.audio(mx.zeros((1, fbank.MELS, fbank.FRAMES))).dtype == mx.float32
+    assert np.abs(half(*arguments) - model(*arguments)).max() < 0.01
+
+
+def test_silence(model):
+    scores = model(np.zeros((1, 9_000)), 16_000, np.zeros((1, 3, 30, 40), np.uint8))
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    "candidates, video, message",
+    [
+        (np.zeros(900), np.zeros((1, 3, 8, 8), np.uint8), r"\(k, samples\), at least one, not"),
+        (np.zeros((0, 900)), np.zeros((1, 3, 8, 8), np.uint8), "at least one, not"),
+        (np.zeros((1, 399)), np.zeros((1, 3, 8, 8), np.uint8), "399 samples: .* at least 400"),
+        (np.full((1, 900), np.inf), np.zeros((1, 3, 8, 8), np.uint8), "NaN or infinite"),
+        (np.zeros((1, 900)), np.zeros((1, 8, 8, 3), np.uint8), "frames must be uint8"),
+        (np.zeros((1, 900)), MaskedVideo("nowhere.mp4"), "there is no file nowhere.mp4"),
+    ],
+)
+def test_errors(model, candidates, video, message):
+    with pytest.raises(SAMAudioError, match=message):
+        model(candidates, 16_000, video)
+
+
+def test_what_is_left_out(folder):
+    """All of the two towers' values are there but the factor of the audio's."""
+    state = torch.load(ORIGINAL / converter.WEIGHTS, weights_only=True)
+    towers = {k: v for k, v in state.items() if k.split(".")[1] in ("audio", "vision")}
+    factor = towers.pop("modality_postprocessors.audio.1.log_logit_scale")
+    assert factor.exp().item() == pytest.approx(20)
+    ours = mx.load(str(folder / "model.safetensors"))
+    assert len(ours) == len(towers) and len(towers) < len(state) / 2
+    total = sum(value.double().square().sum().item() for value in towers.values())
+    ours = sum(np.square(value, dtype=np.float64).sum() for value in map(np.array, ours.values()))
+    assert ours == pytest.approx(total)
+
+
+def test_the_published_file_has_no_configuration(tmp_path):
+    (tmp_path / converter.WEIGHTS).symlink_to(ORIGINAL / converter.WEIGHTS)
+    network = converter.checkpoint(Source.find(str(tmp_path), []), "float16").network
+    counts = {
+        tower: sum(math.prod(value.shape) for _, value in tree_flatten(network[tower].parameters()))
+        for tower in ("audio", "vision")
+    }
+    assert counts == {"audio": 86_235_648, "vision": 632_829_440}  # as the original's
+
+
+def test_a_tensor_that_is_missing_or_unknown(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(ORIGINAL, source)
+    state = torch.load(source / converter.WEIGHTS, weights_only=True)
+    name = "modality_trunks.audio.blocks.1.attn.bias_k"
+    bias = state.pop(name)
+    torch.save(state, source / converter.WEIGHTS)
+    with pytest.raises(SAMAudioError, match=f"lacks 1 tensors: {name}"):
+        convert(str(source), tmp_path / "out")
+    torch.save({**state, name: bias, "modality_trunks.touch.x": bias}, source / converter.WEIGHTS)
+    with pytest.raises(SAMAudioError, match="unexpected 1 tensors: modality_trunks.touch.x"):
+        convert(str(source), tmp_path / "out")
+
+
+def test_an_unknown_setting(tmp_path):
+    (tmp_path / converter.WEIGHTS).symlink_to(ORIGINAL / converter.WEIGHTS)
+    (tmp_path / "config.json").write_text(json.dumps({"flavour": 1}))
+    with pytest.raises(SAMAudioError, match="config.json has unknown keys: flavour"):
+        convert(str(tmp_path), tmp_path / "out")
+
+
+def test_it_is_not_quantised(tmp_path, capsys):
+    with pytest.raises(SAMAudioError, match="is converted without -q"):
+        convert(str(ORIGINAL), tmp_path / "out", quantisation=QuantisationConfig(8, 32))
+    assert main(["--hf-path", str(ORIGINAL), "--mlx-path", str(tmp_path / "out"), "-q"]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_it_is_no_judge(folder):
+    with pytest.raises(SAMAudioError, match="belongs to an ImageBind ranker, where a judge is"):
+        Judge.from_pretrained(folder)
+
+
+def test_it_must_be_converted_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load, "store", lambda: tmp_path / "store")
+    with pytest.raises(SAMAudioError, match="'imagebind' is not converted yet: download https://"):
+        ImageBind.from_pretrained()
