@@ -30,21 +30,18 @@ def decided(scores: list[float]) -> bool:
     return first - second > MARGIN * abs(first)
 
 
-def best(make: Callable, count: int | str, seed: int, mixture: np.ndarray, rank: Callable):
+def best(make: Callable, count: int | str, seed: int, rank: Callable):
     """The best `Separation`, with all candidates in the order of their seeds.
 
-    make(seeds): one `Separation` for each. rank(targets, residuals, mixture): scores (k,).
+    make(seeds): one `Separation` for each. rank(candidates): their scores (k,).
     """
     found, scores = [], []
     for total in rounds(count):
         found += make([seed + i for i in range(len(found), total)])
-        stems = (
-            np.stack([np.array(getattr(c, stem)) for c in found]) for stem in ("target", "residual")
-        )
-        scores = check_scores(rank(*stems, mixture), len(found))
+        scores = check_scores(rank(found), len(found))
         if count == "auto" and decided(scores):
             break
-    found = [replace(c, score=score) for c, score in zip(found, scores, strict=True)]
+    found = [replace(one, score=score) for one, score in zip(found, scores, strict=True)]
     return replace(found[int(np.argmax(scores))], candidates=tuple(found))
 
 

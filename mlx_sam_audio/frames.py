@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import mlx.core as mx
 import numpy as np
 
-BATCH = 32  # frames encoded at once
+BATCH = 8  # frames encoded at once
 
 
 def nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -292,7 +292,8 @@ def separate(
         )
     frames = size if samples is None else -(-samples // model.hop_length)
     at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
-    pieces = model.pieces(frames, at_once, size, options.max_memory)
+    watching = options.video is not None
+    pieces = model.pieces(frames, at_once, size, options.max_memory, watching)
     if samples is not None:
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)

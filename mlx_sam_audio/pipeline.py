@@ -145,22 +145,36 @@ class SAMAudio:
             [audio], [description], [spans], [video], predict_spans, at_once, max_memory
         )
 
-        def make(seeds: list[int]) -> list[Separation]:
+        def make(seeds: list[int], stems: str) -> list[Separation]:
             found = []
             for i in range(0, len(seeds), job.pieces.windows):
                 group = seeds[i : i + job.pieces.windows]
-                run = self.solve(job, plan, group, noise, message, watermark, residual, progress)
-                found += [gate_of(result) if gate else result for result in run]
+                found += self.solve(job, plan, group, noise, message, watermark, stems, progress)
             return found
 
+        def finish(result: Separation) -> Separation:
+            return gate_of(result) if gate else result
+
         if candidates == 1:
-            return make([seed])[0]
+            return finish(make([seed], residual)[0])
 
-        def scores(targets, residuals, mixture):
-            known = dict(description=description, spans=job.spans[0])
-            return rank_by(targets, residuals, mixture, sample_rate=self.sample_rate, **known)
+        def scores(found: list[Separation]) -> np.ndarray:
+            targets, rests = (
+                np.stack([np.array(getattr(one, stem)) for one in found])
+                for stem in ("target", "residual")
+            )
+            known = dict(description=description, spans=job.spans[0], video=shown)
+            return rank_by(targets, rests, job.waves[0], sample_rate=self.sample_rate, **known)
 
-        return several.best(make, candidates, seed, job.waves[0], scores)
+        shown = None if video is None else aligned(video, audio)
+        # rankers compare the model's own residuals, whichever is wanted
+        best = several.best(lambda seeds: make(seeds, "model"), candidates, seed, scores)
+        every = best.candidates
+        if residual == "subtract":
+            wave = mx.array(job.waves[0])
+            every = [replace(one, residual=wave - one.target) for one in every]
+        every = tuple(map(finish, every))
+        return replace(every[best.seed - seed], candidates=every)
 
     def separate_batch(
         self,
@@ -210,7 +224,8 @@ class SAMAudio:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
         frames = -(-max(map(len, waves)) // self.hop_length)
-        pieces = self.pieces(frames, at_once, frames, max_memory)
+        watching = any(video is not None for video in videos)
+        pieces = self.pieces(frames, at_once, frames, max_memory, watching)
         clock = Clock()
         lengths = [-(-len(wave) // self.hop_length) for wave in waves]
         seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
@@ -362,10 +377,11 @@ class SAMAudio:
         )
 
     def pieces(
-        self, frames: int, at_once: range, size: int, max_memory: int | None
+        self, frames: int, at_once: range, size: int, max_memory: int | None, video: bool = False
     ) -> memory.Pieces:
-        """How the work is cut to fit into memory: see `memory`."""
-        weights = sum(value.nbytes for _, value in tree_flatten(self.network.parameters()))
+        """How the work is cut to fit into memory: see `memory`. video: is there one to look at?"""
+        networks = [self.network, self.vision] if video else [self.network]
+        weights = sum(v.nbytes for n in networks for _, v in tree_flatten(n.parameters()))
         return memory.pieces(self.config, weights, frames, at_once, size, max_memory)
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:

@@ -333,7 +333,7 @@ def separate(options: argparse.Namespace) -> None:
     length = audio.length(source, model.sample_rate) or 0
     windows = windows_of(model, length or round(options.window * model.sample_rate), options)
     at_once = range(1, len(windows.starts))
-    pieces = model.pieces(windows.frames, at_once, windows.size, limit)
+    pieces = model.pieces(windows.frames, at_once, windows.size, limit, seen is not None)
     shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
     if shown:
         offered = memory.text(limit or memory.machine())

@@ -23,7 +23,7 @@ def test_a_candidate_is_the_run_with_its_seed(toy):
 
 
 def test_the_best_wins(toy):
-    def rank_by(targets, residuals, mixture, *, sample_rate, description, spans):
+    def rank_by(targets, residuals, mixture, *, sample_rate, description, spans, video):
         assert targets.shape == residuals.shape == (3, 400) and sample_rate == RATE
         assert np.array_equal(mixture, NOISE) and description == "dog"
         return np.array([1, 3, 2])
