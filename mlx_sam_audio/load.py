@@ -15,7 +15,7 @@ from .quantise import quantise
 from .t5 import Tokenizer
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
-AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge")
+AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
 DEMO = Path(__file__).parent / "demo" / "model"
 
 
