@@ -16,12 +16,12 @@ from mlx_sam_audio.config import DTYPES, QuantisationConfig, read_json
 from mlx_sam_audio.errors import Parser, SAMAudioError
 from mlx_sam_audio.load import store
 
-from . import imagebind, judge, pe_a_frame, sam_audio
+from . import clap, imagebind, judge, pe_a_frame, sam_audio
 from .folder import check_space, whole, write_json, write_weights
 from .rules import Rule, join, plan
 from .sources import Source
 
-KINDS = (sam_audio, pe_a_frame, judge, imagebind)
+KINDS = (sam_audio, pe_a_frame, judge, clap, imagebind)
 REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
 
 VISION = "vision_encoder."  # goes to files of its own, which a text prompt never reads
@@ -91,14 +91,19 @@ def convert(
 
 
 def local_name(source: Source) -> str:
+    names = {repo: name for name, (repo, _) in REPOS.items()}
+    if source.repo in names:
+        return names[source.repo]
     name = (source.repo or str(source.folder.resolve())).rsplit("/", 1)[-1]
     return name.removeprefix("sam-audio-")
 
 
 def recognise(source: Source) -> ModuleType:
-    """Which of the models that we know a checkpoint is, by its configuration, if it has one."""
+    """Which of the models that we know a checkpoint is, by its configuration or its file."""
     if (source.folder / imagebind.WEIGHTS).is_file():
         return imagebind
+    if clap.recognises(source):
+        return clap
     path = source.file("config.json")
     values = read_json(path)
     for kind in KINDS:
@@ -132,7 +137,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--hf-path",
         required=True,
-        help=f"a folder with config.json and the weights, a hub repo, or {', '.join(REPOS)}",
+        help=f"a folder with the weights and config.json, a hub repo, or {', '.join(REPOS)}",
     )
     parser.add_argument(
         "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"

@@ -13,7 +13,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import conv, dacvae, dit, imagebind_network, network, vision, watermark
+from mlx_sam_audio import conv, dacvae, dit, htsat, imagebind_network, network, vision, watermark
 from mlx_sam_audio.config import Stored
 from mlx_sam_audio.load import complain
 
@@ -260,6 +260,9 @@ SPECIAL = {
     dit.CrossAttention: cross_attention,
     dit.SwiGLU: swiglu,
     network.InputProjection: input_projection,
+    htsat.PatchEmbed: lambda _, has: [
+        Rule(("proj.weight",), ("proj.weight",), lambda w: (w.reshape(len(w), -1),))
+    ],
     network.AlignModalities: lambda _, has: [
         Rule(("conv.weight",), ("conv.weight",), lambda w: (w[:, :, 0],))
     ],

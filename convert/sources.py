@@ -11,6 +11,12 @@ from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.load import download
 
 REOPEN_AFTER = 128 * 2**20
+# NumPy's numbers, which a training saves beside its weights; NumPy 1 and 2 name them differently
+scalar = np.float64().__reduce__()[0]
+NUMBERS = [
+    *((scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i8"))),
+]
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ class TorchWeights:
     """A `torch.save`d state dict, memory-mapped. Pages that were read are given back now and then
     by mapping the file anew, so that memory does not grow with the checkpoint."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, key: str | None = None):
+        """key: under which a training's checkpoint holds the state dict."""
+        self._path, self._key = path, key
         self._open()
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
 
@@ -74,7 +81,8 @@ class TorchWeights:
             ) from None
         self._tensors, self._read = {}, 0
         try:
-            tensors = torch.load(self._path, map_location="cpu", mmap=True, weights_only=True)
+            with torch.serialization.safe_globals(NUMBERS):
+                tensors = torch.load(self._path, map_location="cpu", mmap=True, weights_only=True)
         except pickle.UnpicklingError as error:
             raise SAMAudioError(
                 f"{self._path} is not a plain set of weights (it wants to run code, or is "
@@ -85,6 +93,8 @@ class TorchWeights:
                 f"{self._path} is damaged or incomplete: download it again "
                 f"({first_sentence(error)})"
             ) from None
+        if self._key:
+            tensors = tensors.get(self._key) if isinstance(tensors, dict) else None
         if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
             raise SAMAudioError(f"{self._path} holds no flat state dict")
         self._tensors = tensors

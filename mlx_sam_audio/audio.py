@@ -41,6 +41,13 @@ def blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
+def resample(waves: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """(k, T) float32 at `rate` -> the same at `sample_rate`."""
+    if rate == sample_rate:
+        return waves
+    return soxr.resample(waves.T, rate, sample_rate, quality="VHQ").T
+
+
 def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():

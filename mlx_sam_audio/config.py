@@ -128,6 +128,35 @@ class TowerConfig:
     output_dim: int  # of the space that both towers share
 
 
+@dataclass(frozen=True)
+class HTSATConfig:
+    sample_rate: int
+    clip_samples: int  # heard at once
+    n_fft: int
+    hop_length: int
+    mel_bins: int
+    image_size: int  # of the square that the spectrogram is folded to
+    patch_size: int
+    dim: int  # of the first stage; doubles from stage to stage
+    depths: tuple[int, ...]  # blocks of each stage
+    n_heads: tuple[int, ...]
+    window: int  # tokens to a side
+    eps: float
+
+
+@dataclass(frozen=True)
+class RobertaConfig:
+    vocab_size: int
+    dim: int
+    n_heads: int
+    n_layers: int
+    ffn_dim: int
+    eps: float
+    max_positions: int  # the two that no token has included
+    pad_token: int
+    max_tokens: int
+
+
 class Stored:
     """What a model's config.json holds, beside its `model_type` and `format`."""
 
@@ -172,6 +201,7 @@ KINDS = {
     "pe_a_frame": "a span predictor",
     "sam_audio_judge": "a judge",
     "imagebind": "an ImageBind ranker",
+    "clap": "a CLAP ranker",
 }
 
 
@@ -226,6 +256,17 @@ class ImageBindConfig(Stored):
     dtype: str
 
     model_type = "imagebind"
+    format = 1
+
+
+@dataclass(frozen=True)
+class ClapConfig(Stored):
+    audio: HTSATConfig
+    text: RobertaConfig
+    joint_dim: int  # of the space in which sounds meet texts
+    dtype: str
+
+    model_type = "clap"
     format = 1
 
 

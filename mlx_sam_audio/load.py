@@ -16,7 +16,7 @@ from .t5 import Tokenizer
 from .vision import VisionEncoder
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
-AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge")
+AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
 DEMO = Path(__file__).parent / "demo" / "model"
 
 

@@ -4,34 +4,49 @@ A ranker is a function of candidates and residuals (k, T), their mixture (T,), t
 description and the spans, to scores (k,).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
+from . import activity, audio
 from .errors import SAMAudioError
 from .prompts import Span
 
 Ranker = Callable[..., np.ndarray]
+WORTH = 20  # dB of consistency that full agreement with the spans is worth
 
 
-def ranker(kind: "str | Mapping[str, float] | Ranker") -> Ranker:
-    """A ranker by name, as a weighted sum {name: weight} or "judge:1,consistency:0.1", or itself.
+def ranker(
+    kind: "str | Mapping[str, float] | Ranker" = "consistency",
+    models: Mapping[str, str | Path] | None = None,
+) -> Ranker:
+    """A ranker by name, as a weighted sum {name: weight} or "clap:5,judge:1", or itself.
 
-    Raises SAMAudioError for a name that does not exist.
+    The sum is of scores as they are: that one is the reference's ensemble. models: where "clap" and
+    "judge" lie, if not in the local store under these names; they are loaded at their first use.
+    Raises SAMAudioError for what does not exist.
     """
     if callable(kind):
         return kind
-    if isinstance(kind, str):
-        kind = parse(kind)
-    unknown = sorted(set(kind) - set(RANKERS))
-    if unknown or not kind:
-        raise SAMAudioError(
-            f"there is no ranker {', '.join(unknown) or 'without a name'}: choose of "
-            f"{', '.join(RANKERS)}"
-        )
+    weights = parse(kind) if isinstance(kind, str) else kind
+    for problem, names, known in (
+        ("ranker", sorted(set(weights) - set(RANKERS)), RANKERS),
+        ("model for", sorted(set(models or {}) - set(MODELS)), MODELS),
+    ):
+        if names:
+            raise SAMAudioError(
+                f"there is no {problem} {', '.join(names) or 'without a name'}: choose of "
+                f"{', '.join(known)}"
+            )
+    if not weights or not all(math.isfinite(weight) for weight in weights.values()):
+        raise SAMAudioError(f"{kind!r} is no ranker: give names with finite weights")
+    places = {**{name: name for name in MODELS}, **(models or {})}
     return lambda *sounds, **known: sum(
-        weight * RANKERS[name](*sounds, **known) for name, weight in kind.items()
+        weight * RANKERS[name](*sounds, place=places.get(name), **known)
+        for name, weight in weights.items()
     )
 
 
@@ -41,27 +56,65 @@ def parse(text: str) -> dict[str, float]:
         return {name.strip(): float(weight or 1) for name, _, weight in parts}
     except ValueError:
         raise SAMAudioError(
-            f'cannot read the ranker {text!r}: write "judge" or "judge:1,consistency:0.1"'
+            f'cannot read the ranker {text!r}: write "judge" or "clap:5,judge:1"'
         ) from None
 
 
 def consistency(
-    candidates: np.ndarray, residuals: np.ndarray, mixture: np.ndarray, **known
+    candidates: np.ndarray,
+    residuals: np.ndarray,
+    mixture: np.ndarray,
+    *,
+    sample_rate: int | None = None,
+    spans: Sequence[Span] = (),
+    **known,
 ) -> np.ndarray:
     """How far under the mixture, in dB, that lies in which target + residual differ from it.
 
-    Nothing tells the model that both add up: where it is sure, they do.
+    Nothing tells the model that both add up: where it is sure, they do. "+" spans count too.
     """
     misfit = np.square(mixture - candidates - residuals, dtype=np.float64).sum(axis=1)
     energy = np.square(mixture, dtype=np.float64).sum()
-    return -10 * np.log10((misfit + 1e-12) / (energy + 1e-12))
+    scores = -10 * np.log10((misfit + 1e-12) / (energy + 1e-12))
+    return scores + WORTH * agreements(candidates, sample_rate, spans) if wanted(spans) else scores
 
 
-@cache
-def judging():
-    from .judge import Judge
+def active(
+    candidates: np.ndarray,
+    residuals: np.ndarray,
+    mixture: np.ndarray,
+    *,
+    sample_rate: int,
+    spans: Sequence[Span] = (),
+    **known,
+) -> np.ndarray:
+    """Is there sound where "+" spans say so, and nowhere else? From 0 to 1."""
+    if not wanted(spans):
+        raise SAMAudioError('the ranker "activity" needs "+" spans: give one, or leave it out')
+    return agreements(candidates, sample_rate, spans)
 
-    return Judge.from_pretrained()
+
+def wanted(spans: Sequence[Span]) -> list[tuple[float, float]]:
+    return [(span.start, span.end) for span in spans if span.sign == "+"]
+
+
+def agreements(candidates: np.ndarray, sample_rate: int, spans: Sequence[Span]) -> np.ndarray:
+    scores = [activity.agreement(wave, sample_rate, wanted(spans)) for wave in candidates]
+    return np.array(scores)
+
+
+def clap(
+    candidates: np.ndarray,
+    residuals: np.ndarray,
+    mixture: np.ndarray,
+    *,
+    place: str | Path,
+    sample_rate: int,
+    description: str,
+    **known,
+) -> np.ndarray:
+    """CLAP's similarity of candidate and description, from -1 to 1."""
+    return loaded("clap", place)(candidates, description, sample_rate)
 
 
 def judge(
@@ -69,17 +122,30 @@ def judge(
     residuals: np.ndarray,
     mixture: np.ndarray,
     *,
+    place: str | Path,
     sample_rate: int,
     description: str,
-    spans: Sequence[Span] = (),
+    **known,
 ) -> np.ndarray:
-    """SAM-Audio Judge's overall score; its weights are loaded at the first use."""
-    model = judging()
-    if model.sample_rate != sample_rate:
-        raise SAMAudioError(
-            f"the judge hears {model.sample_rate} Hz, these candidates have {sample_rate} Hz"
-        )
+    """SAM-Audio Judge's overall score."""
+    model = loaded("judge", place)
+    waves = np.concatenate([mixture[None], candidates])
+    mixture, *candidates = audio.resample(waves, sample_rate, model.sample_rate)
     return np.array([scores.overall for scores in model(mixture, candidates, description)])
 
 
-RANKERS: dict[str, Ranker] = {"consistency": consistency, "judge": judge}
+@cache
+def loaded(name: str, place: str | Path):
+    from .clap import CLAP
+    from .judge import Judge
+
+    return {"clap": CLAP, "judge": Judge}[name].from_pretrained(place)
+
+
+MODELS = ("clap", "judge")
+RANKERS: dict[str, Ranker] = {
+    "consistency": consistency,
+    "judge": judge,
+    "clap": clap,
+    "activity": active,
+}

@@ -1,0 +1,167 @@
+"""Sound activity against the original's, what each ranker prefers, and mixes of them."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import soxr
+
+from convert.__main__ import convert
+from mlx_sam_audio import SAMAudioError, Span, activity, load
+from mlx_sam_audio.clap import CLAP
+from mlx_sam_audio.judge import Judge
+from mlx_sam_audio.rank import parse, ranker
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES = ("gated", "quiet", "silent", "short", "at44100", "at16000")
+RATE = 48_000
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, mx.array]:
+    return mx.load(str(GOLDEN / "sound_activity" / "golden.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def meta() -> dict:
+    return json.loads((GOLDEN / "sound_activity" / "golden.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    store = tmp_path_factory.mktemp("models")
+    return {name: convert(str(GOLDEN / name), store / name) for name in ("clap", "judge")}
+
+
+@pytest.fixture(scope="module")
+def sound() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three candidates, their residuals and the mixture of one second; the second fits best."""
+    random = np.random.default_rng(0)
+    target, rest = random.normal(0, 0.1, (2, RATE)).astype(np.float32)
+    target[: RATE // 2] = 0
+    gains = np.array([[0.3], [1], [0.7]], np.float32)
+    return gains * target, np.stack([rest] * 3), target + rest
+
+
+def test_sixteen_bits(golden):
+    assert np.array_equal(activity.to_pcm(np.array(golden["input.rough"])), golden["pcm.16bit"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_activity(golden, meta, case):
+    wave, facts = np.array(golden[f"input.{case}"], np.float32) / 32768, meta["cases"][case]
+    rate = facts["sample_rate"]
+    low = activity.resample(activity.to_pcm(wave), rate)
+    assert np.array_equal(low, golden[f"resampled.{case}"])
+    assert activity.peak(low) == pytest.approx(facts["peak_rms"], abs=1e-6)
+    for result in facts["results"]:
+        relative = result["threshold_mode"] == "rel_to_max"
+        options = dict(threshold=result["sil_threshold"], relative=relative)
+        assert activity.activity(wave, rate, **options).tolist() == result["spans"]
+        for metric in activity.METRICS:
+            scores = [
+                activity.agreement(wave, rate, [x[1:] for x in spans], metric=metric, **options)
+                for spans in meta["reference_spans"]
+            ]
+            assert scores == pytest.approx(result[metric], abs=1e-6)
+
+
+def test_an_unknown_metric():
+    with pytest.raises(SAMAudioError, match="no metric 'f1': choose from iou, recall, precision"):
+        activity.agreement(np.zeros(RATE), RATE, [(0, 1)], metric="f1")
+
+
+def test_what_adds_up_to_the_mixture(sound):
+    candidates, residuals, mixture = sound
+    scores = ranker()(*sound, sample_rate=RATE, description="noise", spans=())
+    assert scores[1] > 60 and scores[1] > scores[2] > scores[0]
+    target = candidates[1]
+    power = np.square([mixture, 0.7 * target, 0.3 * target], dtype=np.float64).sum(axis=1)
+    expected = 10 * np.log10(power[0] / power[1:])
+    assert np.allclose(scores[[0, 2]], expected, atol=1e-3)
+
+
+def test_activity_counts_where_spans_are_given(sound):
+    _, residuals, mixture = sound
+    target = mixture - residuals[0]
+    swapped = np.stack([target, residuals[0]])  # both add up to the mixture
+    spans = [Span("+", 0.5, 1.0), Span("-", 0.0, 0.5)]
+    given = dict(sample_rate=RATE, spans=spans)
+    adding_up = ranker()(swapped, swapped[::-1], mixture)
+    scores = ranker()(swapped, swapped[::-1], mixture, **given)
+    agreement = ranker("activity")(swapped, swapped[::-1], mixture, **given)
+    assert agreement[0] > 0.9 and agreement[1] < 0.6
+    assert np.allclose(scores, adding_up + 20 * agreement)
+
+
+def test_clap_and_judge(sound, models):
+    candidates, _, mixture = sound
+    given = dict(sample_rate=RATE, description="a dog")
+    clap = CLAP.from_pretrained(models["clap"])(candidates, "a dog")
+    overall = Judge.from_pretrained(models["judge"])(mixture, candidates, "a dog")
+    overall = np.array([scores.overall for scores in overall])
+    assert np.array_equal(ranker("clap", models)(*sound, **given), clap)
+    assert np.array_equal(ranker("judge", models)(*sound, **given), overall)
+    expected = 5 * clap.astype(float) + overall
+    assert np.allclose(ranker("clap:5, judge:1", models)(*sound, **given), expected, atol=1e-5)
+    mix = ranker({"judge": 1, "clap": 5}, models)(*sound, **given)
+    assert np.allclose(mix, expected, atol=1e-5)
+
+
+def test_another_rate(sound, models):
+    candidates, residuals, mixture = (x[..., ::3] for x in sound)
+    given = dict(sample_rate=RATE // 3, description="a dog")
+    scores = ranker("judge", models)(candidates, residuals, mixture, **given)
+    waves = [
+        soxr.resample(x, RATE // 3, RATE, quality="VHQ") for x in np.stack([mixture, *candidates])
+    ]
+    judge = Judge.from_pretrained(models["judge"])
+    expected = [x.overall for x in judge(waves[0], waves[1:], "a dog")]
+    assert np.allclose(scores, expected, rtol=1e-4)
+
+
+def test_models_load_on_first_use(sound, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "store", lambda: tmp_path)
+    for name in ("clap", "judge"):
+        score = ranker(name)
+        with pytest.raises(SAMAudioError, match=f"run `python -m convert --hf-path {name}`"):
+            score(*sound, sample_rate=RATE, description="a dog")
+
+
+@pytest.mark.parametrize(
+    "mix, message",
+    [
+        ("imagebind", "no ranker imagebind: choose of consistency, judge, clap, activity"),
+        ("", "no ranker without a name"),
+        ("clap:5,judge:x", 'write "judge" or "clap:5,judge:1"'),
+        ("clap:5:1", 'write "judge" or "clap:5,judge:1"'),
+        ({"clap": float("nan")}, "is no ranker: give names with finite weights"),
+        ({}, "is no ranker"),
+    ],
+)
+def test_mixes_that_cannot_be(mix, message):
+    with pytest.raises(SAMAudioError, match=message):
+        ranker(mix)
+
+
+def test_weights():
+    assert parse("clap:5, judge") == {"clap": 5, "judge": 1}
+
+
+def test_a_model_for_no_ranker():
+    with pytest.raises(SAMAudioError, match="no model for activity: choose of clap, judge"):
+        ranker("activity", {"activity": "x"})
+
+
+def test_a_function_is_a_ranker():
+    def louder(candidates, residuals, mixture, **known):
+        return np.abs(candidates).max(axis=1)
+
+    assert ranker(louder) is louder
+
+
+def test_activity_needs_spans(sound):
+    with pytest.raises(SAMAudioError, match='"activity" needs "\\+" spans'):
+        ranker("activity")(*sound, sample_rate=RATE, spans=[Span("-", 0, 1)])
