@@ -1,7 +1,7 @@
 """Which of several candidates is best? Rankers score them; higher is better.
 
 A ranker is a function of candidates and residuals (k, T), their mixture (T,), the sample rate, the
-description and the spans, to scores (k,).
+description, the spans and the video, to scores (k,).
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from . import activity, audio
 from .errors import SAMAudioError
 from .prompts import Span
+from .video import MaskedVideo
 
 Ranker = Callable[..., np.ndarray]
 WORTH = 20  # dB of consistency that full agreement with the spans is worth
@@ -25,8 +26,9 @@ def ranker(
 ) -> Ranker:
     """A ranker by name, as a weighted sum {name: weight} or "clap:5,judge:1", or itself.
 
-    The sum is of scores as they are: that one is the reference's ensemble. models: where "clap" and
-    "judge" lie, if not in the local store under these names; they are loaded at their first use.
+    The sum is of scores as they are: that one is the reference's ensemble. models: where "clap",
+    "judge" and "imagebind" lie, if not in the local store under these names; they are loaded at
+    their first use.
     Raises SAMAudioError for what does not exist.
     """
     if callable(kind):
@@ -134,18 +136,37 @@ def judge(
     return np.array([scores.overall for scores in model(mixture, candidates, description)])
 
 
+def imagebind(
+    candidates: np.ndarray,
+    residuals: np.ndarray,
+    mixture: np.ndarray,
+    *,
+    place: str | Path,
+    sample_rate: int,
+    video: MaskedVideo | None = None,
+    **known,
+) -> np.ndarray:
+    """ImageBind's similarity of candidate and masked video, from -1 to 1."""
+    if video is None:
+        raise SAMAudioError('the ranker "imagebind" needs a video: give one, or leave it out')
+    return loaded("imagebind", place)(candidates, sample_rate, video)
+
+
 @cache
 def loaded(name: str, place: str | Path):
     from .clap import CLAP
+    from .imagebind import ImageBind
     from .judge import Judge
 
-    return {"clap": CLAP, "judge": Judge}[name].from_pretrained(place)
+    classes = {"clap": CLAP, "judge": Judge, "imagebind": ImageBind}
+    return classes[name].from_pretrained(place)
 
 
-MODELS = ("clap", "judge")
+MODELS = ("clap", "judge", "imagebind")
 RANKERS: dict[str, Ranker] = {
     "consistency": consistency,
     "judge": judge,
     "clap": clap,
     "activity": active,
+    "imagebind": imagebind,
 }

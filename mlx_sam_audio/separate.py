@@ -115,7 +115,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--ranker",
         default="consistency",
-        help="what chooses: %(default)s, judge, or both as judge:1,consistency:0.1",
+        help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1",
     )
     parser.add_argument("--keep-candidates", metavar="DIR", help="write all candidates there")
     parser.add_argument(

@@ -9,8 +9,9 @@ import pytest
 import soxr
 
 from convert.__main__ import convert
-from mlx_sam_audio import SAMAudioError, Span, activity, load
+from mlx_sam_audio import MaskedVideo, SAMAudioError, Span, activity, load
 from mlx_sam_audio.clap import CLAP
+from mlx_sam_audio.imagebind import ImageBind
 from mlx_sam_audio.judge import Judge
 from mlx_sam_audio.rank import parse, ranker
 
@@ -133,7 +134,7 @@ def test_models_load_on_first_use(sound, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "mix, message",
     [
-        ("imagebind", "no ranker imagebind: choose of consistency, judge, clap, activity"),
+        ("taste", "no ranker taste: choose of consistency, judge, clap, activity"),
         ("", "no ranker without a name"),
         ("clap:5,judge:x", 'write "judge" or "clap:5,judge:1"'),
         ("clap:5:1", 'write "judge" or "clap:5,judge:1"'),
@@ -165,3 +166,15 @@ def test_a_function_is_a_ranker():
 def test_activity_needs_spans(sound):
     with pytest.raises(SAMAudioError, match='"activity" needs "\\+" spans'):
         ranker("activity")(*sound, sample_rate=RATE, spans=[Span("-", 0, 1)])
+
+
+def test_the_picture_decides(tmp_path, sound):
+    folder = convert(str(GOLDEN / "imagebind"), tmp_path / "imagebind")
+    frames = np.random.default_rng(0).integers(0, 256, (30, 3, 64, 48), dtype=np.uint8)
+    video = MaskedVideo(frames, mask=(0, 0, 20, 20))
+    known = dict(sample_rate=RATE, description="", spans=())
+    score = ranker("imagebind", {"imagebind": folder})
+    expected = ImageBind.from_pretrained(folder)(sound[0], RATE, video)
+    assert np.allclose(score(*sound, video=video, **known), expected, atol=1e-6)
+    with pytest.raises(SAMAudioError, match="needs a video"):
+        score(*sound, **known)
