@@ -13,16 +13,14 @@ from mlx_sam_audio import SAMAudio, SAMAudioError, presence, rank
 from mlx_sam_audio.metrics import si_sdr
 
 COUNTS = (1, 2, 4, 8)
-WEIGHT_FREE = ("consistency",)
+WEIGHT_FREE = ("consensus", "consistency")
 
 
 def curves(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str, list[float]]:
     """Mean SI-SDR improvement of the candidate that each ranker names among the first k."""
     gains = {name: [] for name in (*WEIGHT_FREE, "oracle")}
     for item in items:
-        result = model.separate(
-            item.mixture, item.phrase, candidates=max(COUNTS), ranker="consistency", **solver
-        )
+        result = model.separate(item.mixture, item.phrase, candidates=max(COUNTS), **solver)
         targets, residuals = (
             np.stack([np.array(getattr(c, stem)) for c in result.candidates])
             for stem in ("target", "residual")

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
-from . import chunks, ode
+from . import chunks, ode, rank
 from .checkpoint import Checkpoint, digest
 from .dit import Moment
 from .errors import Cancelled, SAMAudioError
@@ -107,7 +107,7 @@ class Options:
     progress: Callable[[int, int], None] | None
     cancel: Callable[[], bool] | None
     candidates: int | str = 1  # for files of one window
-    ranker: object = "consistency"
+    ranker: object = rank.DEFAULT
 
     @property
     def plan(self) -> list[ode.Evaluation]:

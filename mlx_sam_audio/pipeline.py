@@ -104,7 +104,7 @@ class SAMAudio:
         video: MaskedVideo | None = None,
         predict_spans: Predict = False,
         candidates: int | str = 1,
-        ranker: str | Mapping[str, float] | Callable = "consistency",
+        ranker: str | Mapping[str, float] | Callable = rank.DEFAULT,
         gate: bool = False,
         method: str = "dpm3",
         steps: int = 16,

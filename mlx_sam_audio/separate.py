@@ -114,7 +114,7 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--ranker",
-        default="consistency",
+        default=rank.DEFAULT,
         help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1",
     )
     parser.add_argument("--keep-candidates", metavar="DIR", help="write all candidates there")

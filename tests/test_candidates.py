@@ -63,7 +63,10 @@ def test_auto_goes_on_while_the_best_two_are_close(toy, scores, count):
     [
         (dict(candidates=0), "1 or more"),
         (dict(candidates="many"), "1 or more"),
-        (dict(candidates=2, ranker="taste"), "no ranker taste: choose of consistency, judge"),
+        (
+            dict(candidates=2, ranker="taste"),
+            "no ranker taste: choose of consensus, consis",
+        ),
         (dict(candidates=2, ranker="judge:high"), 'write "judge"'),
         (dict(candidates=2, noise=mx.zeros((1, 50, 8))), "belong to one candidate"),
         (dict(candidates=2, ranker=lambda *a, **k: np.zeros(3)), "the ranker returned"),

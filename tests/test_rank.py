@@ -76,7 +76,7 @@ def test_an_unknown_metric():
 
 def test_what_adds_up_to_the_mixture(sound):
     candidates, residuals, mixture = sound
-    scores = ranker()(*sound, sample_rate=RATE, description="noise", spans=())
+    scores = ranker("consistency")(*sound, sample_rate=RATE, description="noise", spans=())
     assert scores[1] > 60 and scores[1] > scores[2] > scores[0]
     target = candidates[1]
     power = np.square([mixture, 0.7 * target, 0.3 * target], dtype=np.float64).sum(axis=1)
@@ -90,11 +90,19 @@ def test_activity_counts_where_spans_are_given(sound):
     swapped = np.stack([target, residuals[0]])  # both add up to the mixture
     spans = [Span("+", 0.5, 1.0), Span("-", 0.0, 0.5)]
     given = dict(sample_rate=RATE, spans=spans)
-    adding_up = ranker()(swapped, swapped[::-1], mixture)
+    alike = ranker()(swapped, swapped[::-1], mixture)
     scores = ranker()(swapped, swapped[::-1], mixture, **given)
     agreement = ranker("activity")(swapped, swapped[::-1], mixture, **given)
     assert agreement[0] > 0.9 and agreement[1] < 0.6
-    assert np.allclose(scores, adding_up + 20 * agreement)
+    assert np.allclose(scores, alike + agreement)
+
+
+def test_consensus_is_the_mean_correlation():
+    a, b = np.eye(2, 100, dtype=np.float32)
+    candidates = np.stack([a, 0.6 * a + 0.8 * b, 2 * b, 0 * a])
+    scores = ranker()(candidates, candidates, a)
+    assert np.allclose(scores, [0.6 / 3, 1.4 / 3, 0.8 / 3, 0], atol=1e-6)
+    assert ranker()(candidates[:1], candidates[:1], a) == 0
 
 
 def test_clap_and_judge(sound, models):
@@ -134,7 +142,7 @@ def test_models_load_on_first_use(sound, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "mix, message",
     [
-        ("taste", "no ranker taste: choose of consistency, judge, clap, activity"),
+        ("taste", "no ranker taste: choose of consensus, consistency, judge, clap, activity"),
         ("", "no ranker without a name"),
         ("clap:5,judge:x", 'write "judge" or "clap:5,judge:1"'),
         ("clap:5:1", 'write "judge" or "clap:5,judge:1"'),
