@@ -16,13 +16,20 @@ from mlx.utils import tree_flatten
 
 from benchmarks import machine
 from benchmarks.models import CODEC, VISION
+from mlx_sam_audio.clap import ClapNetwork
 from mlx_sam_audio.config import (
+    ClapConfig,
     EncoderConfig,
+    HTSATConfig,
+    ImageBindConfig,
     JudgeConfig,
     ModernBertConfig,
     PETransformerConfig,
+    RobertaConfig,
     SpanPredictorConfig,
+    TowerConfig,
 )
+from mlx_sam_audio.imagebind_network import ImageBindNetwork
 from mlx_sam_audio.judge_network import JudgeNetwork
 from mlx_sam_audio.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.vision import VisionEncoder
@@ -76,7 +83,40 @@ class Judge:
         return self.network(both[:1], both[1:], text)
 
 
-NETWORKS = {"PE-Core-L14-336": Vision, "PE-A-Frame large": Spans, "SAM-Audio judge": Judge}
+class Clap:
+    work = "10 s of audio and its description"
+
+    def __init__(self):
+        htsat = HTSATConfig(
+            48_000, 480_000, 1024, 480, 64, 256, 4, 96, (2, 2, 6, 2), (4, 8, 16, 32), 8, 1e-5
+        )
+        roberta = RobertaConfig(50_265, 768, 12, 12, 3072, 1e-5, 514, 1, 77)
+        self.network = ClapNetwork(ClapConfig(htsat, roberta, 512, "float32"))
+
+    def __call__(self) -> mx.array:
+        clip = mx.zeros((1, 480_000)) + 0.1
+        return self.network.embed_audio(clip) @ self.network.embed_text(TOKENS, MASK).T
+
+
+class Picture:
+    work = "3 clips of audio and 15 views of a video"
+
+    def __init__(self):
+        towers = TowerConfig(768, 12, 12, 3072, 1024), TowerConfig(1280, 16, 32, 5120, 1024)
+        self.network = ImageBindNetwork(ImageBindConfig(*towers, "float32"))
+
+    def __call__(self) -> mx.array:
+        sound = self.network.audio(mx.zeros((3, 128, 204)))
+        return sound @ self.network.vision(mx.zeros((15, 3, 2, 224, 224))).T
+
+
+NETWORKS = {
+    "PE-Core-L14-336": Vision,
+    "PE-A-Frame large": Spans,
+    "SAM-Audio judge": Judge,
+    "CLAP": Clap,
+    "ImageBind": Picture,
+}
 
 
 def size(network: nn.Module, bits: int) -> int:
