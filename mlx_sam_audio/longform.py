@@ -292,17 +292,17 @@ def separate(
         )
     frames = size if samples is None else -(-samples // model.hop_length)
     at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
-    watching = options.video is not None
-    pieces = model.pieces(frames, at_once, size, options.max_memory, watching)
+    beside = model.beside([options.video], options.predict_spans)
+    pieces = model.pieces(frames, at_once, size, options.max_memory, beside)
     if samples is not None:
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
     spans = options.spans
     if options.predict_spans and not spans:
-        (spans,) = model.with_predicted(
-            options.predict_spans, mixture[:][None], [mixture.samples], [description], [()]
-        )
+        heard = mixture[:][None], [mixture.samples], [description], [()]
+        lengths = dict(window=options.window, overlap=options.overlap)
+        (spans,) = model.with_predicted(options.predict_spans, *heard, **lengths)
     plan = options.plan
     seen = model.watch(options.video, audio, len(mixture))
     prompt = replace(Prompt.encode(model, description, spans, plan), seen=seen)

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
@@ -145,11 +146,15 @@ class SAMAudio:
             [audio], [description], [spans], [video], predict_spans, at_once, max_memory
         )
 
+        most = max(several.rounds(candidates)) * len(plan)
+        counter = longform.Progress(progress, None, most)
+
         def make(seeds: list[int], stems: str) -> list[Separation]:
             found = []
             for i in range(0, len(seeds), job.pieces.windows):
                 group = seeds[i : i + job.pieces.windows]
-                found += self.solve(job, plan, group, noise, message, watermark, stems, progress)
+                count = partial(counter.advance, len(group))
+                found += self.solve(job, plan, group, noise, message, watermark, stems, count)
             return found
 
         def finish(result: Separation) -> Separation:
@@ -164,11 +169,14 @@ class SAMAudio:
                 for stem in ("target", "residual")
             )
             known = dict(description=description, spans=job.spans[0], video=shown)
-            return rank_by(targets, rests, job.waves[0], sample_rate=self.sample_rate, **known)
+            row = rank_by(targets, rests, job.waves[0], sample_rate=self.sample_rate, **known)
+            job.clock.lap("rank")
+            return row
 
         shown = None if video is None else aligned(video, audio)
         # rankers compare the model's own residuals, whichever is wanted
         best = several.best(lambda seeds: make(seeds, "model"), candidates, seed, scores)
+        counter.reach(most, most)
         every = best.candidates
         if residual == "subtract":
             wave = mx.array(job.waves[0])
@@ -212,7 +220,8 @@ class SAMAudio:
             )
         at_once = range(len(audios), len(audios))
         job = self.prepare(audios, descriptions, spans, videos, predict_spans, at_once, max_memory)
-        return self.solve(job, plan, seeds, noise, message, watermark, residual, progress)
+        count = partial(longform.Progress(progress, None, len(plan)).advance, 1)
+        return self.solve(job, plan, seeds, noise, message, watermark, residual, count)
 
     def prepare(
         self, audios, descriptions, spans, videos, predict_spans, at_once: range, max_memory
@@ -224,8 +233,8 @@ class SAMAudio:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
         frames = -(-max(map(len, waves)) // self.hop_length)
-        watching = any(video is not None for video in videos)
-        pieces = self.pieces(frames, at_once, frames, max_memory, watching)
+        beside = self.beside(videos, predict_spans)
+        pieces = self.pieces(frames, at_once, frames, max_memory, beside)
         clock = Clock()
         lengths = [-(-len(wave) // self.hop_length) for wave in waves]
         seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
@@ -236,23 +245,24 @@ class SAMAudio:
         mx.eval(condition)
         mx.clear_cache()
         clock.lap("encode")
-        return Job(waves, spans, condition, pieces, clock.laps)
+        return Job(waves, spans, condition, pieces, clock)
 
     def solve(
-        self, job: "Job", plan, seeds: list[int], noise, message, watermark, residual, progress
+        self, job: "Job", plan, seeds: list[int], noise, message, watermark, residual, count
     ) -> list[Separation]:
-        """From noise to waveforms: one result for each seed, of its item or all of the same."""
-        clock = Clock(job.seconds)
+        """From noise to waveforms: one result for each seed, of its item or all of the same.
+
+        count(): called after each evaluation.
+        """
         items = range(len(job.waves)) if len(job.waves) > 1 else [0] * len(seeds)
         noise = self.noise((len(seeds), job.condition.static.shape[1]), seeds, noise)
         message = self.message(seeds, message, watermark)
         states = ode.integrate(self.field(job.condition, plan), noise, plan)
-        for done, x in enumerate(states, 1):
+        for x in states:
             mx.eval(x)
-            if progress is not None:
-                progress(done, len(plan))
+            count()
         mx.clear_cache()
-        clock.lap("solve")
+        job.clock.lap("solve")
 
         waves = [job.waves[i] for i in items]
         targets, residuals = self.decode(x, message, job.pieces.frames, residual)
@@ -260,7 +270,7 @@ class SAMAudio:
             residuals = [
                 mx.array(w) - target[: len(w)] for w, target in zip(waves, targets, strict=True)
             ]
-        clock.lap("decode")
+        job.clock.lap("decode")
         results = []
         for k, (i, wave) in enumerate(zip(items, waves, strict=True)):
             target, rest = targets[k][: len(wave)], residuals[k][: len(wave)]
@@ -273,7 +283,7 @@ class SAMAudio:
                     seed=seeds[k],
                     spans=job.spans[i],
                     evaluations=len(plan),
-                    seconds=clock.laps,
+                    seconds=job.clock.laps,
                     presence=tuple(row for row, _ in measured(stems, self.sample_rate)),
                 )
             )
@@ -353,7 +363,8 @@ class SAMAudio:
     ) -> Iterator[longform.Chunk]:
         """Yield consecutive chunks (target, residual, start, sample_rate) as they become final.
 
-        The first one comes after about one window's work. Arguments as in `separate_long`.
+        The first one comes after about one window's work, unless spans are predicted: then the
+        whole file is encoded before. Arguments as in `separate_long`.
         """
         options = self.long_options(
             description, steps, spans=spans, video=video, predict_spans=predict_spans, gate=gate,
@@ -377,12 +388,25 @@ class SAMAudio:
         )
 
     def pieces(
-        self, frames: int, at_once: range, size: int, max_memory: int | None, video: bool = False
+        self,
+        frames: int,
+        at_once: range,
+        size: int,
+        max_memory: int | None,
+        beside: Sequence[nn.Module] = (),
     ) -> memory.Pieces:
-        """How the work is cut to fit into memory: see `memory`. video: is there one to look at?"""
-        networks = [self.network, self.vision] if video else [self.network]
+        """How the work is cut to fit into memory: see `memory`. beside: other networks in use."""
+        networks = (self.network, *beside)
         weights = sum(v.nbytes for n in networks for _, v in tree_flatten(n.parameters()))
         return memory.pieces(self.config, weights, frames, at_once, size, max_memory)
+
+    def beside(self, videos: Sequence[MaskedVideo | None], predict: Predict) -> list[nn.Module]:
+        """The networks that these prompts need beside the model's own."""
+        networks = [self.vision] if any(video is not None for video in videos) else []
+        if predict is not False:
+            predict = self.predictor if predict is True else predict
+            networks += [network] if (network := part_of(predict, "network")) else []
+        return networks
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
@@ -440,15 +464,16 @@ class SAMAudio:
         return mx.concatenate([latents for latents, _ in encoded], axis=1)
 
     def with_predicted(
-        self, predict: Predict, latents, samples: list[int], descriptions, spans: Sequence[tuple]
+        self, predict: Predict, latents, samples: list[int], descriptions, spans, **windows
     ) -> list[tuple[Span, ...]]:
-        """The spans of every item, predicted where none are given."""
+        """The spans of every item, predicted where none are given. windows: `window`, `overlap`,
+        for a file that is not to be seen at once."""
         missing = [i for i, given in enumerate(spans) if not given]
         spans = list(spans)
         if predict is False or not missing:
             return spans
         predict = self.predictor if predict is True else predict
-        config = getattr(getattr(predict, "func", predict), "config", None)
+        config = part_of(predict, "config")
         rates = self.sample_rate, self.hop_length
         if config is not None and (config.sample_rate, config.hop_length) != rates:
             raise SAMAudioError(
@@ -459,25 +484,33 @@ class SAMAudio:
             mx.array(latents)[mx.array(missing)],
             [descriptions[i] for i in missing],
             samples=[samples[i] for i in missing],
+            **windows,
         )
         for i, row in zip(missing, found, strict=True):
             spans[i] = tuple(row)
         return spans
 
     def predict_spans(
-        self, audio: Audio, description: str, predictor: Predict = True
+        self,
+        audio: Audio,
+        description: str,
+        predictor: Predict = True,
+        *,
+        window: float = 10.0,
+        overlap: float = 3.0,
+        max_memory: int | None = None,
     ) -> tuple[Span, ...]:
         """The times at which the described sound occurs, in audio of any length.
 
-        predictor: as `predict_spans` in `separate`. Raises SAMAudioError.
+        predictor: as `predict_spans` in `separate`. window, overlap: seconds heard at once, and
+        shared by neighbours. Raises SAMAudioError.
         """
-        frames = self.config.transformer.max_positions
-        pieces = self.pieces(frames, range(1, 1), memory.MOST_FRAMES, None)
+        check_prompt(description, ())
+        size, _ = longform.window_frames(self, window, overlap)
+        pieces = self.pieces(size, range(1, 1), size, max_memory, self.beside([], predictor))
         mixture = longform.Mixture(self, longform.source(self, audio)[0], None, pieces.frames)
-        found = self.with_predicted(
-            predictor, mixture[:][None], [mixture.samples], [description], [()]
-        )
-        return found[0]
+        heard = mixture[:][None], [mixture.samples], [description], [()]
+        return self.with_predicted(predictor, *heard, window=window, overlap=overlap)[0]
 
     def condition(
         self,
@@ -571,7 +604,12 @@ class Job:
     spans: list[tuple[Span, ...]]
     condition: Condition
     pieces: memory.Pieces
-    seconds: dict[str, float]
+    clock: Clock
+
+
+def part_of(predict: Callable, name: str):
+    """A `SpanPredictor`'s network or config, if it is one, or a functools.partial of one."""
+    return getattr(getattr(predict, "func", predict), name, None)
 
 
 def gate_of(result: Separation) -> Separation:

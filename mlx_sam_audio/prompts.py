@@ -32,7 +32,9 @@ class Span:
             raise SAMAudioError(f"span {self} must start at 0 or later and before its end")
 
     def __str__(self) -> str:
-        return f"{self.sign}{self.start:g}:{self.end:g}"
+        """What `parse` reads, exactly."""
+        start, end = (repr(float(x)).removesuffix(".0") for x in (self.start, self.end))
+        return f"{self.sign}{start}:{end}"
 
     @classmethod
     def parse(cls, text: str) -> "Span":

@@ -63,6 +63,12 @@ def parser() -> Parser:
         metavar="P",
         help="how probable the sound must be in a span (%(default)s)",
     )
+    parser.add_argument(
+        "--span-gap", type=float, default=0.0, metavar="S", help="fill pauses of so many seconds"
+    )
+    parser.add_argument(
+        "--span-smallest", type=float, default=0.0, metavar="S", help="drop shorter spans"
+    )
     parser.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
     parser.add_argument("--mask", metavar="FILE", help="a picture or video, white where it is")
     parser.add_argument(
@@ -217,7 +223,7 @@ def report(
         "windows": len(windows.starts),
         "window": options.window,
         "overlap": options.overlap,
-        "seed": options.seed,
+        "seed": best.seed if (best := found.best) else options.seed,
         "candidates": [{"seed": c.seed, "score": c.score} for c in found.candidates],
         "ranker": options.ranker,
         "presence": [[row.start, row.end, row.level] for row in found.presence],
@@ -246,9 +252,8 @@ def table(values: dict) -> str:
         spans = " ".join(str(Span(*span)) for span in values["spans"])
         extra.append(f"spans     {spans or 'none were found'} (predicted)")
     if scores := {row["seed"]: row["score"] for row in values["candidates"]}:
-        best = max(scores, key=scores.get)
         listed = "  ".join(f"{seed}: {score:.2f}" for seed, score in scores.items())
-        extra.append(f"scores    {listed}; seed {best} is the best of {len(scores)}")
+        extra.append(f"scores    {listed}; seed {values['seed']} is the best of {len(scores)}")
     if values["absent"]:
         times = " ".join(f"{start:g}:{end:g}" for start, end in values["absent"])
         done = "silenced" if values["gate"] else "--gate silences it"
@@ -332,8 +337,9 @@ def separate(options: argparse.Namespace) -> None:
     )
     length = audio.length(source, model.sample_rate) or 0
     windows = windows_of(model, length or round(options.window * model.sample_rate), options)
-    at_once = range(1, len(windows.starts))
-    pieces = model.pieces(windows.frames, at_once, windows.size, limit, seen is not None)
+    at_once = range(1, max(len(windows.starts), *several.rounds(options.candidates)))
+    beside = model.beside([seen], settings.predict_spans)
+    pieces = model.pieces(windows.frames, at_once, windows.size, limit, beside)
     shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
     if shown:
         offered = memory.text(limit or memory.machine())
@@ -373,12 +379,18 @@ def whole_number(text: str) -> int:
 def predictor(options: argparse.Namespace) -> Callable:
     """The span predictor as the options want it."""
     loaded = span_predictor.SpanPredictor.from_pretrained(options.span_model)
-    return partial(loaded, threshold=options.span_threshold)
+    return partial(
+        loaded,
+        threshold=options.span_threshold,
+        smallest=options.span_smallest,
+        gap=options.span_gap,
+    )
 
 
 def write_spans(model: SAMAudio, predict: Callable, source: Path, options, target: Path) -> None:
     """The seconds where the sound is, as JSON and as a label track for Audacity."""
-    spans = model.predict_spans(source, options.description, predict)
+    lengths = dict(window=options.window, overlap=options.overlap)
+    spans = model.predict_spans(source, options.description, predict, **lengths)
     name = target.with_name(target.stem.removesuffix(".target") + ".spans.json")
     write_text(name, json.dumps(span_predictor.to_json(spans), indent=2) + "\n")
     labels = span_predictor.to_labels(spans, options.description)
@@ -394,6 +406,10 @@ class Found:
     spans: tuple[Span, ...] = ()
     presence: list[Presence] = field(default_factory=list)
     candidates: tuple = ()
+
+    @property
+    def best(self):
+        return max(self.candidates, key=lambda one: one.score, default=None)
 
     def look(self, run: Iterator[longform.Chunk]) -> Iterator[longform.Chunk]:
         for chunk in run:

@@ -4,7 +4,7 @@ import time
 
 
 class Clock:
-    """Seconds of each stage; a stage ends where its arrays were evaluated."""
+    """Seconds of each stage, all its parts together; one ends where its arrays were evaluated."""
 
     def __init__(self, laps: dict[str, float] | None = None):
         self.laps = dict(laps or {})
@@ -12,4 +12,5 @@ class Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name], self._start = now - self._start, now
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._start
+        self._start = now

@@ -16,7 +16,7 @@ from convert.__main__ import convert
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.separate import main
-from mlx_sam_audio.span_predictor import SpanPredictor
+from mlx_sam_audio.span_predictor import SpanPredictor, seconds
 
 ORIGINAL = Path(__file__).parent / "golden" / "pe_a_frame"
 WAVE = np.random.default_rng(0).normal(0, 0.1, 60 * 1920).astype(np.float32)
@@ -44,7 +44,7 @@ def folder(tmp_path_factory, tiny) -> Path:
     return folder
 
 
-def fake(latents, descriptions, samples):
+def fake(latents, descriptions, samples, **windows):
     """Finds the same in every item."""
     assert len(latents) == len(descriptions) == len(samples)
     return [FOUND] * len(descriptions)
@@ -91,6 +91,9 @@ def test_the_real_network_reads_the_mixtures_latents(tiny, folder):
     (expected,) = predictor(latents, "dog", threshold=0.5, samples=[len(WAVE)])
     options = partial(predictor, threshold=0.5)
     assert expected and tiny.predict_spans(WAVE, "dog", options) == expected
+    lengths = dict(window=1.0, overlap=0.4)
+    (in_windows,) = predictor(latents, "dog", threshold=0.5, samples=[len(WAVE)], **lengths)
+    assert tiny.predict_spans(WAVE, "dog", options, **lengths) == in_windows != expected
     assert tiny.separate(WAVE, "dog", predict_spans=options, **FEW).spans == expected
 
 
@@ -127,8 +130,28 @@ def test_without_its_weights(tiny_folder, tmp_path, monkeypatch, capsys):
     assert "python -m convert --hf-path pe-a-frame-large" in capsys.readouterr().err
 
 
+def test_printed_spans_can_be_typed(tiny):
+    """Every frame's time comes back as that frame."""
+    times = seconds(np.arange(9999), 48_000, 1920)
+    spans = [Span("+", a, b) for a, b in zip(times, times[1:], strict=False)]
+    typed = [Span.parse(str(span)) for span in spans]
+    assert typed == spans
+    starts = np.ceil(np.array([span.start for span in typed]) * 48_000 / 1920)
+    assert np.array_equal(starts, np.arange(9998))
+
+
+def test_memory_counts_the_predictor(tiny, folder):
+    predictor = SpanPredictor.from_pretrained(folder)
+    without, with_it = (
+        tiny.pieces(60, range(1, 1), 60, None, tiny.beside([None], predict)).bytes
+        for predict in (False, partial(predictor, threshold=0.5))
+    )
+    parameters = tree_flatten(predictor.network.parameters())
+    assert with_it - without == sum(value.nbytes for _, value in parameters)
+
+
 def test_nothing_to_look_for(tiny, folder):
-    with pytest.raises(SAMAudioError, match="for a description: it is empty"):
+    with pytest.raises(SAMAudioError, match="the prompt is empty"):
         tiny.predict_spans(WAVE, " ", SpanPredictor.from_pretrained(folder))
 
 
