@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--method", default="dpm3")
+    parser.add_argument("--method", default="ab3")
     parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     solver = dict(method=options.method, steps=options.steps)

@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--window", type=float, default=10.0)
     parser.add_argument("--overlap", type=float, default=3.0)
-    parser.add_argument("--method", default="dpm3")
+    parser.add_argument("--method", default="ab3")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

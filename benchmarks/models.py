@@ -24,7 +24,17 @@ SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
     "base": (2048, 16, 16, 5504),
     "large": (2816, 22, 22, 7552),
 }
-CODEC = CodecConfig(48_000, 64, (2, 8, 10, 12), 1024, 1536, (12, 10, 8, 2), 128, True, (8, 5, 4, 2))
+CODEC = CodecConfig(
+    sample_rate=48_000,
+    encoder_dim=64,
+    encoder_rates=(2, 8, 10, 12),
+    latent_dim=1024,
+    codebook_dim=128,
+    decoder_dim=1536,
+    decoder_rates=(12, 10, 8, 2),
+    watermark=True,
+    watermark_rates=(8, 5, 4, 2),
+)
 TEXT = TextConfig(32_128, 768, 64, 3072, 12, 12, 32, 128, 1e-6, 512)
 VISION = VisionConfig(1024, 336, 14, 1024, 24, 16, 8, 4096)
 

@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a mixture")
-    parser.add_argument("--method", default="dpm3")
+    parser.add_argument("--method", default="ab3")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--picture", metavar="PNG", help="draw the improvement by family")

@@ -40,7 +40,7 @@ def solve(model: SAMAudio, items: list, steps: int) -> tuple[mx.array, np.ndarra
     waves = [item.mixture for item in items]
     condition = model.encode(waves, [item.phrase for item in items], [()] * len(items))
     noise = model.noise(condition.static.shape[:2], list(range(len(items))), None)
-    plan = ode.plan("dpm3", steps)
+    plan = ode.plan("ab3", steps)
     for x in ode.integrate(model.field(condition, plan), noise, plan):
         mx.eval(x)
     targets, _ = model.decode(x, None, 250, "model")

@@ -34,7 +34,7 @@ ADAMS_BASHFORTH = {"ab2": 2, "ab3": 3}  # order
 DPM = {"dpm2": 2, "dpm3": 3}
 BEND = 1.5  # t = 1 - (1 - i / steps) ** BEND
 METHODS = (*RUNGE_KUTTA, *ADAMS_BASHFORTH, *DPM)
-QUALITY = {"fast": 8, "balanced": 16, "best": 32}  # steps of dpm3, which is the default
+QUALITY = {"fast": 8, "balanced": 16, "best": 32}  # steps of ab3, which is the default
 
 
 @dataclass(frozen=True)

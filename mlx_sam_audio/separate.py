@@ -91,7 +91,7 @@ def parser() -> Parser:
         "-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)"
     )
     parser.add_argument("--quality", choices=ode.QUALITY, help="8, 16 or 32 steps (balanced)")
-    parser.add_argument("--method", choices=ode.METHODS, default="dpm3", help="ODE solver (dpm3)")
+    parser.add_argument("--method", choices=ode.METHODS, default="ab3", help="ODE solver (ab3)")
     parser.add_argument("--steps", type=int, help="solver steps, instead of --quality")
     parser.add_argument("--seed", type=int, default=0, help="decides noise and watermark (0)")
     parser.add_argument(
