@@ -298,11 +298,12 @@ def separate(
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
     anchors(options.spans, mixture.samples, model.sample_rate, model.hop_length)
-    spans = options.spans
-    if options.predict_spans and not spans:
+    spans, predicted = options.spans, None
+    if options.predict_spans is not False and not spans:
         heard = mixture[:][None], [mixture.samples], [description], [()]
         lengths = dict(window=options.window, overlap=options.overlap)
         (spans,) = model.with_predicted(options.predict_spans, *heard, **lengths)
+        predicted = spans
     plan = options.plan
     seen = model.watch(options.video, audio, len(mixture))
     prompt = replace(Prompt.encode(model, description, spans, plan), seen=seen)
@@ -337,9 +338,9 @@ def separate(
     mixed = source(model, audio)[0] if options.residual == "subtract" else None
     whole_file = cut(model, stems, mixture.samples, mixed)
     if options.gate:
-        yield from silenced(whole_file, model.sample_rate, spans)
+        yield from silenced(whole_file, model.sample_rate, spans, predicted)
     else:
-        yield from looked_at(whole_file, mixture.samples, spans)
+        yield from looked_at(whole_file, mixture.samples, spans, predicted)
     clock.lap("solve and decode" if streaming else "decode")
 
 
@@ -400,21 +401,21 @@ def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterato
         done += count
 
 
-def looked_at(pieces: Iterator[Chunk], samples: int, spans: tuple[Span, ...]) -> Iterator[Chunk]:
+def looked_at(pieces: Iterator[Chunk], samples: int, spans, predicted) -> Iterator[Chunk]:
     """The chunks of a file of so many samples, with what was found out about it."""
     meter, done = None, 0
     for piece in pieces:
-        meter = meter or Meter(piece.sample_rate)
+        meter = meter or Meter(piece.sample_rate, predicted)
         done += len(piece.target)
         seen = list(meter.take(np.array(piece.target), np.array(piece.residual)))
         seen += meter.end() if done == samples else ()
         yield replace(piece, spans=spans, presence=tuple(row for row, _ in seen))
 
 
-def silenced(pieces: Iterator[Chunk], sample_rate: int, spans: tuple[Span, ...]) -> Iterator[Chunk]:
+def silenced(pieces: Iterator[Chunk], sample_rate: int, spans, predicted) -> Iterator[Chunk]:
     """The same, in windows of presence, with silence where the sound is absent."""
     stems = ((np.array(piece.target), np.array(piece.residual)) for piece in pieces)
-    for seen, (target, residual) in gated(stems, sample_rate):
+    for seen, (target, residual) in gated(stems, sample_rate, predicted):
         yield Chunk(mx.array(target), mx.array(residual), seen.start, sample_rate, spans, (seen,))
 
 

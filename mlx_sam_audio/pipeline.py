@@ -158,7 +158,7 @@ class SAMAudio:
             return found
 
         def finish(result: Separation) -> Separation:
-            return gate_of(result) if gate else result
+            return gate_of(result, job.predicted[0]) if gate else result
 
         if candidates == 1:
             return finish(make([seed], residual)[0])
@@ -240,12 +240,17 @@ class SAMAudio:
         seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
         latents = self.latents(waves, pieces.frames)
         lengths = list(map(len, waves))
-        spans = self.with_predicted(predict_spans, latents, lengths, descriptions, spans)
+        given = spans
+        spans = self.with_predicted(predict_spans, latents, lengths, descriptions, given)
+        predicted = [
+            None if mine or predict_spans is False else found
+            for mine, found in zip(given, spans, strict=True)
+        ]
         condition = self.condition(latents, lengths, descriptions, spans, seen)
         mx.eval(condition)
         mx.clear_cache()
         clock.lap("encode")
-        return Job(waves, spans, condition, pieces, clock)
+        return Job(waves, spans, predicted, condition, pieces, clock)
 
     def solve(
         self, job: "Job", plan, seeds: list[int], noise, message, watermark, residual, count
@@ -275,6 +280,7 @@ class SAMAudio:
         for k, (i, wave) in enumerate(zip(items, waves, strict=True)):
             target, rest = targets[k][: len(wave)], residuals[k][: len(wave)]
             stems = [(np.array(target), np.array(rest))]
+            seen = measured(stems, self.sample_rate, job.predicted[i])
             results.append(
                 Separation(
                     target=target,
@@ -284,7 +290,7 @@ class SAMAudio:
                     spans=job.spans[i],
                     evaluations=len(plan),
                     seconds=job.clock.laps,
-                    presence=tuple(row for row, _ in measured(stems, self.sample_rate)),
+                    presence=tuple(row for row, _ in seen),
                 )
             )
         return results
@@ -602,6 +608,7 @@ class Job:
 
     waves: list[np.ndarray]  # (T,) each
     spans: list[tuple[Span, ...]]
+    predicted: list[tuple[Span, ...] | None]  # those of them that were not given
     condition: Condition
     pieces: memory.Pieces
     clock: Clock
@@ -612,10 +619,10 @@ def part_of(predict: Callable, name: str):
     return getattr(getattr(predict, "func", predict), name, None)
 
 
-def gate_of(result: Separation) -> Separation:
+def gate_of(result: Separation, predicted: tuple[Span, ...] | None) -> Separation:
     """The result with silence where the sound is absent."""
     stems = [(np.array(result.target), np.array(result.residual))]
-    pieces = [piece for _, piece in gated(stems, result.sample_rate)]
+    pieces = [piece for _, piece in gated(stems, result.sample_rate, predicted)]
     target, residual = mx.array(np.concatenate(pieces, axis=1))
     return replace(result, target=target, residual=residual)
 

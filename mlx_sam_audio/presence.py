@@ -1,16 +1,18 @@
-"""Is the wanted sound there at all? How far the target lies under the mixture, window by window.
+"""Is the wanted sound there at all? Window by window, by the span predictor or by the output.
 
 Where a prompted sound is absent, models of this kind return something all the same, mostly faint.
+Where spans were predicted, they say what is absent; else how far the target lies under the mixture.
 `ABSENT` is a heuristic: `python -m benchmarks.candidates` shows what it gets right.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .metrics import level
+from .prompts import Span
 
 WINDOW = 1.0  # seconds
 ABSENT = -20.0  # dB, of the target under the mixture
@@ -24,17 +26,22 @@ class Presence:
     start: float
     end: float
     level: float
+    predicted: bool | None = None  # whether a predicted span lies in it, where there are some
 
     @property
     def absent(self) -> bool:
-        return self.level < ABSENT
+        return self.level < ABSENT if self.predicted is None else not self.predicted
 
 
 class Meter:
-    """Cuts consecutive pieces of target and residual into windows, and measures them."""
+    """Cuts consecutive pieces of target and residual into windows, and measures them.
 
-    def __init__(self, sample_rate: int):
+    predicted: the spans of the whole file, if they were predicted.
+    """
+
+    def __init__(self, sample_rate: int, predicted: Sequence[Span] | None = None):
         self._rate, self._start, self._held = sample_rate, 0, np.zeros((2, 0), np.float32)
+        self._predicted = predicted
 
     def take(self, target: np.ndarray, residual: np.ndarray) -> Iterator:
         """The presence and the stems (2, t) of every window that ends in this piece (t,)."""
@@ -50,25 +57,32 @@ class Meter:
     def _window(self, size: int) -> tuple[Presence, np.ndarray]:
         stems, self._held = self._held[:, :size], self._held[:, size:]
         start, self._start = self._start / self._rate, self._start + size
+        end, found = self._start / self._rate, None
+        if self._predicted is not None:
+            found = any(span.start < end and start < span.end for span in self._predicted)
         under = level(stems[0]) - level(stems[0] + stems[1])
-        return Presence(start, self._start / self._rate, under), stems
+        return Presence(start, end, under, found), stems
 
 
-def measured(pieces, sample_rate: int) -> Iterator[tuple[Presence, np.ndarray]]:
+def measured(
+    pieces, sample_rate: int, predicted: Sequence[Span] | None = None
+) -> Iterator[tuple[Presence, np.ndarray]]:
     """Every window's presence, and its target and residual (2, t)."""
-    meter = Meter(sample_rate)
+    meter = Meter(sample_rate, predicted)
     for piece in pieces:
         yield from meter.take(*piece)
     yield from meter.end()
 
 
-def gated(pieces, sample_rate: int) -> Iterator[tuple[Presence, np.ndarray]]:
+def gated(
+    pieces, sample_rate: int, predicted: Sequence[Span] | None = None
+) -> Iterator[tuple[Presence, np.ndarray]]:
     """The same with silence as target where the sound is absent, and the residual has it all.
 
     The fades lie in the absent windows, so that nothing of a present one is lost.
     """
     nothing = (None, None)
-    rows = itertools.chain([nothing], measured(pieces, sample_rate), [nothing])
+    rows = itertools.chain([nothing], measured(pieces, sample_rate, predicted), [nothing])
     before, here = next(rows), next(rows)
     for after in rows:
         presence, stems = here

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -226,7 +226,7 @@ def report(
         "seed": best.seed if (best := found.best) else options.seed,
         "candidates": [{"seed": c.seed, "score": c.score} for c in found.candidates],
         "ranker": options.ranker,
-        "presence": [[row.start, row.end, row.level] for row in found.presence],
+        "presence": [asdict(row) for row in found.presence],
         "absent": absences(found.presence),
         "gate": options.gate,
         "watermark": not options.no_watermark,

@@ -31,7 +31,7 @@ def test_end_to_end(tiny_folder, mp3, tmp_path):
     for stage in ("load", "encode", "solve", "decode", "total", "real-time factor", "peak", "seed"):
         assert stage in done.stdout
     values = json.loads((tmp_path / "out/run.json").read_text())
-    assert values["evaluations"] == 2 and values["spans"] == [["+", 0.1, 0.3]]
+    assert values["evaluations"] == 3 and values["spans"] == [["+", 0.1, 0.3]]
 
     model = SAMAudio.from_pretrained(tiny_folder)
     target, rate = soundfile.read(tmp_path / "out/tone.wav", dtype="float32")

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 
 from benchmarks.parity import relative_error
 from convert.__main__ import convert
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span, presence
 from mlx_sam_audio.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.separate import main
 from mlx_sam_audio.span_predictor import SpanPredictor, seconds
@@ -83,6 +83,19 @@ def test_long_files(tiny, stream):
         assert a.spans == FOUND
         a, b = a.target, b.target
     assert np.array_equal(np.array(a), np.array(b))
+
+
+@pytest.mark.parametrize("window", [0.8, 10])  # long, and in one piece
+def test_they_say_where_the_sound_is(tiny, window, monkeypatch):
+    monkeypatch.setattr(presence, "WINDOW", 0.4)
+    options = dict(window=window, overlap=0.24, gate=True, predict_spans=fake, **FEW)
+    result = tiny.separate_long(WAVE, "dog", **options)
+    assert [row.predicted for row in result.presence] == [False, True, False, False, True, False]
+    target = np.abs(np.array(result.target)).reshape(6, -1)
+    middle = target[:, target.shape[1] // 4 : -target.shape[1] // 4].max(axis=1)
+    assert np.array_equal(middle > 0, [False, True, False, False, True, False])
+    given = tiny.separate_long(WAVE, "dog", **{**options, "spans": FOUND})
+    assert {row.predicted for row in given.presence} == {None}
 
 
 def test_the_real_network_reads_the_mixtures_latents(tiny, folder):
