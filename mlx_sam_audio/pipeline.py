@@ -134,20 +134,18 @@ class SAMAudio:
         is cut to fit.
         progress(done, total) counts evaluations of the network. Raises SAMAudioError.
         """
-        several.rounds(candidates)
+        most = max(several.rounds(candidates))
         plan = ode.plan(method, steps, times)
         check_residual(residual)
         (seed,) = check_seeds(seed, 1)
         if candidates != 1 and (noise is not None or message is not None):
             raise SAMAudioError("noise= and message= belong to one candidate: give seed= instead")
         rank_by = rank.ranker(ranker)
-        at_once = range(1, max(several.rounds(candidates)))
         job = self.prepare(
-            [audio], [description], [spans], [video], predict_spans, at_once, max_memory
+            [audio], [description], [spans], [video], predict_spans, range(1, most), max_memory
         )
-
-        most = max(several.rounds(candidates)) * len(plan)
-        counter = longform.Progress(progress, None, most)
+        total = most * len(plan)
+        counter = longform.Progress(progress, None, total)
 
         def make(seeds: list[int], stems: str) -> list[Separation]:
             found = []
@@ -176,7 +174,7 @@ class SAMAudio:
         shown = None if video is None else aligned(video, audio)
         # rankers compare the model's own residuals, whichever is wanted
         best = several.best(lambda seeds: make(seeds, "model"), candidates, seed, scores)
-        counter.reach(most, most)
+        counter.reach(total, total)
         every = best.candidates
         if residual == "subtract":
             wave = mx.array(job.waves[0])
@@ -236,10 +234,12 @@ class SAMAudio:
         beside = self.beside(videos, predict_spans)
         pieces = self.pieces(frames, at_once, frames, max_memory, beside)
         clock = Clock()
-        lengths = [-(-len(wave) // self.hop_length) for wave in waves]
-        seen = [self.watch(*item) for item in zip(videos, audios, lengths, strict=True)]
-        latents = self.latents(waves, pieces.frames)
         lengths = list(map(len, waves))
+        seen = [
+            self.watch(video, audio, -(-length // self.hop_length))
+            for video, audio, length in zip(videos, audios, lengths, strict=True)
+        ]
+        latents = self.latents(waves, pieces.frames)
         given = spans
         spans = self.with_predicted(predict_spans, latents, lengths, descriptions, given)
         predicted = [
@@ -409,10 +409,14 @@ class SAMAudio:
     def beside(self, videos: Sequence[MaskedVideo | None], predict: Predict) -> list[nn.Module]:
         """The networks that these prompts need beside the model's own."""
         networks = [self.vision] if any(video is not None for video in videos) else []
-        if predict is not False:
-            predict = self.predictor if predict is True else predict
-            networks += [network] if (network := part_of(predict, "network")) else []
-        return networks
+        network = part_of(self.finder(predict), "network")
+        return [*networks, network] if network else networks
+
+    def finder(self, predict: Predict) -> Callable | None:
+        """What predicts spans, if they are to be predicted."""
+        if predict is False:
+            return None
+        return self.predictor if predict is True else predict
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
@@ -478,7 +482,7 @@ class SAMAudio:
         spans = list(spans)
         if predict is False or not missing:
             return spans
-        predict = self.predictor if predict is True else predict
+        predict = self.finder(predict)
         config = part_of(predict, "config")
         rates = self.sample_rate, self.hop_length
         if config is not None and (config.sample_rate, config.hop_length) != rates:
