@@ -54,7 +54,7 @@ class Ours:
                 anchors = mx.zeros((1, FRAMES), mx.int32)
                 latents = mx.zeros((1, FRAMES, 128))
                 self.condition = network.condition(latents, text, mask, anchors)
-                mx.eval(self.condition)
+                mx.eval(self.condition, network.transformer.parameters())
                 start = time.perf_counter()
                 self.moments = network.moments([i / 16 for i in range(16)], self.condition.text)
                 mx.eval(self.moments)
