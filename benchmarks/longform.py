@@ -113,7 +113,7 @@ def seams(options) -> None:
             at = cuts if name == "hard cuts" else windows
             near = near_seams(at, model.hop_length, len(wave))
             rows.setdefault(name, []).append(judge(estimate, target, near, model.sample_rate))
-            print(i, name, json.dumps(rows[name][-1]), file=sys.stderr, flush=True)
+            print(i, name, json.dumps(rows[name][-1], default=float), file=sys.stderr, flush=True)
     show("method", rows, options)
 
 
@@ -133,7 +133,7 @@ def windows(options) -> None:
             seconds = time.perf_counter() - start
             row = judge(np.array(found.target), target, near, model.sample_rate)
             row["real-time factor"] = seconds / options.seconds
-            print(i, length, shared, json.dumps(row), file=sys.stderr, flush=True)
+            print(i, length, shared, json.dumps(row, default=float), file=sys.stderr, flush=True)
             rows.setdefault(f"{length:g} s, {shared:g} s", []).append(row)
     show("window, overlap", rows, options)
 
