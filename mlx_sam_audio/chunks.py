@@ -49,7 +49,7 @@ def decode(
     codec: DACVAE, parts: Iterable[mx.array], message: mx.array | None, frames: int
 ) -> Iterator[mx.array]:
     """Consecutive latents (B, n, C) -> consecutive waveforms (B, m), as early as they are final."""
-    hop, halo = codec.hop_length, codec.decoder_halo
+    halo = codec.decoder_halo
     held, first, done, kept = None, 0, 0, ()
 
     def emit(count: int) -> mx.array:
@@ -57,7 +57,7 @@ def decode(
         skip = done - first
         clean = []
         for row in held[:, None, : skip + count + halo]:
-            clean.append(codec.decode_clean(row)[:, skip * hop : (skip + count) * hop])
+            clean.append(codec.decode_clean(row, skip, count))
             mx.eval(clean)
         audio, kept = codec.mark(mx.concatenate(clean), message, kept)
         mx.eval(audio, kept)

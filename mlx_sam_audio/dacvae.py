@@ -106,9 +106,21 @@ class Decoder(nn.Module):
             width //= 2
         self.final = [Snake(width), Conv1d(width, 1, 7)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, N, latent_dim) -> clean waveform (B, N * hop, 1) float32."""
-        return mx.tanh(run(self.model + self.final, x).astype(mx.float32))
+    def __call__(self, x: mx.array, first: int, last: int) -> mx.array:
+        """(B, N, latent_dim) -> samples first..last of the clean waveform, (B, n, 1) float32.
+
+        No layer computes what those do not depend on: the first layers see far, but the last,
+        which see little, have nearly all of the work.
+        """
+        layers, wanted = self.model + self.final, [(first, last)]
+        for layer in layers[:0:-1]:
+            wanted.append(layer.needs(*wanted[-1]))
+        start = 0  # where x begins in the layer's whole output
+        for layer, (first, last) in zip(layers, reversed(wanted), strict=True):
+            y = layer(x)
+            start *= y.shape[1] // x.shape[1]
+            x, start = y[:, max(first - start, 0) : last + 1 - start], max(first, start)
+        return mx.tanh(x.astype(mx.float32))
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         return needs(self.model + self.final, first, last)
@@ -153,10 +165,16 @@ class DACVAE(CodecEncoder):
         """Latents (B, N, C) -> waveform (B, N * hop) float32, marked by a message (B, 16)."""
         return self.mark(self.decode_clean(latents), message)[0]
 
-    def decode_clean(self, latents: mx.array) -> mx.array:
-        """Latents (B, N, C) -> waveform (B, N * hop) float32, before the watermark."""
+    def decode_clean(self, latents: mx.array, skip: int = 0, count: int | None = None) -> mx.array:
+        """Latents (B, N, C) -> waveform (B, count * hop) float32, before the watermark.
+
+        skip, count: the frames that are wanted; the others are their context.
+        """
+        count = latents.shape[1] - skip if count is None else count
         dtype = self.quantizer.out_proj.weight.dtype
-        return self.decoder(self.quantizer.out_proj(latents.astype(dtype)))[..., 0]
+        hidden = self.quantizer.out_proj(latents.astype(dtype))
+        first, end = skip * self.hop_length, (skip + count) * self.hop_length
+        return self.decoder(hidden, first, end - 1)[..., 0]
 
     def mark(
         self, audio: mx.array, message: mx.array | None, kept: tuple = ()
