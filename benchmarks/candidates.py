@@ -29,7 +29,7 @@ def curves(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str
         truth = np.array([si_sdr(target, item.target) - before for target in targets])
         known = dict(sample_rate=model.sample_rate, description=item.phrase, spans=())
         scores = {
-            name: rank.ranker(name)(targets, residuals, item.mixture, **known)
+            name: rank.ranker(name)(targets, residuals, item.mixture, **known)["score"]
             for name in WEIGHT_FREE
         }
         for name, row in {**scores, "oracle": truth}.items():

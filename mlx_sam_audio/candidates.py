@@ -4,12 +4,13 @@ The noise decides which of the plausible sounds the model picks; candidate i has
 seed + i, and equals the run with that seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from .errors import SAMAudioError
+from .rank import first
 
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
 MARGIN = 0.05  # "auto" ends when the best score leads the second by this part of itself
@@ -33,20 +34,27 @@ def decided(scores: list[float]) -> bool:
 def best(make: Callable, count: int | str, seed: int, rank: Callable):
     """The best `Separation`, with all candidates in the order of their seeds.
 
-    make(seeds): one `Separation` for each. rank(candidates): their scores (k,).
+    make(seeds): one `Separation` for each. rank(candidates): what a `Ranker` gives.
     """
-    found, scores = [], []
+    found = []
     for total in rounds(count):
         found += make([seed + i for i in range(len(found), total)])
-        scores = check_scores(rank(found), len(found))
-        if count == "auto" and decided(scores):
+        scores = checked(rank(found), len(found))
+        if count == "auto" and decided(first(scores)):
             break
-    found = [replace(one, score=score) for one, score in zip(found, scores, strict=True)]
-    return replace(found[int(np.argmax(scores))], candidates=tuple(found))
+    found = tuple(
+        replace(one, score=score, scores=dict(zip(scores, row, strict=True)))
+        for one, score, *row in zip(found, first(scores), *scores.values(), strict=True)
+    )
+    return replace(found[int(np.argmax(first(scores)))], candidates=found)
 
 
-def check_scores(scores, count: int) -> list[float]:
-    scores = np.array(scores, dtype=np.float64)
-    if scores.shape != (count,) or not np.isfinite(scores).all():
-        raise SAMAudioError(f"the ranker returned {scores} for {count} candidates")
-    return scores.tolist()
+def checked(scores, count: int) -> dict[str, list[float]]:
+    scores = scores if isinstance(scores, Mapping) else {"score": scores}
+    rows = {name: np.array(row, dtype=np.float64) for name, row in scores.items()}
+    for name, row in rows.items():
+        if row.shape != (count,) or not np.isfinite(row).all():
+            raise SAMAudioError(f"the ranker returned {row} as {name} of {count} candidates")
+    if not rows:
+        raise SAMAudioError("the ranker returned no scores")
+    return {name: row.tolist() for name, row in rows.items()}

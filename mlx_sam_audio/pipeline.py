@@ -42,6 +42,7 @@ class Separation:
     seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
     presence: tuple[Presence, ...] = ()  # is the sound there? window by window
     score: float | None = None  # the ranker's, where there were several candidates
+    scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
     candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
 
     def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:

@@ -1,11 +1,13 @@
 """Which of several candidates is best? Rankers score them; higher is better.
 
 A ranker is a function of candidates and residuals (k, T), their mixture (T,), the sample rate, the
-description, the spans and the video, to scores (k,).
+description, the spans and the video, to scores (k,); or to several of them by name, of which the
+first counts and the others are reported.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from .errors import SAMAudioError
 from .prompts import Span
 from .video import MaskedVideo
 
-Ranker = Callable[..., np.ndarray]
+Ranker = Callable[..., np.ndarray | Mapping[str, np.ndarray]]
 DEFAULT = "consensus"
 
 
@@ -26,10 +28,10 @@ def ranker(
 ) -> Ranker:
     """A ranker by name, as a weighted sum {name: weight} or "clap:5,judge:1", or itself.
 
-    The sum is of scores as they are: that one is the reference's ensemble. models: where "clap",
-    "judge" and "imagebind" lie, if not in the local store under these names; they are loaded at
-    their first use.
-    Raises SAMAudioError for what does not exist.
+    The sum, "score", is of scores as they are: that one is the reference's ensemble; each of them
+    follows by its name. models: where "clap", "judge" and "imagebind" lie, if not in the local
+    store under these names; they are loaded at their first use. Raises SAMAudioError for what does
+    not exist.
     """
     if callable(kind):
         return kind
@@ -46,10 +48,28 @@ def ranker(
     if not weights or not all(math.isfinite(weight) for weight in weights.values()):
         raise SAMAudioError(f"{kind!r} is no ranker: give names with finite weights")
     places = {**{name: name for name in MODELS}, **(models or {})}
-    return lambda *sounds, **known: sum(
-        weight * RANKERS[name](*sounds, place=places.get(name), **known)
-        for name, weight in weights.items()
-    )
+
+    def weighted(*sounds, **known) -> dict[str, np.ndarray]:
+        total, parts = 0, {}
+        for name, weight in weights.items():
+            rows = by_name(RANKERS[name](*sounds, place=places.get(name), **known), name)
+            total = total + weight * first(rows)
+            parts |= rows
+        return {"score": total, **parts}
+
+    return weighted
+
+
+def by_name(scores: np.ndarray | Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """What a ranker of that name gave, as a dict."""
+    if isinstance(scores, Mapping):
+        return {f"{name} {part}": row for part, row in scores.items()}
+    return {name: scores}
+
+
+def first(scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The scores that count."""
+    return next(iter(scores.values()))
 
 
 def parse(text: str) -> dict[str, float]:
@@ -142,12 +162,13 @@ def judge(
     sample_rate: int,
     description: str,
     **known,
-) -> np.ndarray:
-    """SAM-Audio Judge's overall score."""
+) -> dict[str, np.ndarray]:
+    """SAM-Audio Judge's scores: overall, recall, precision, faithfulness."""
     model = loaded("judge", place)
     waves = np.concatenate([mixture[None], candidates])
     mixture, *candidates = audio.resample(waves, sample_rate, model.sample_rate)
-    return np.array([scores.overall for scores in model(mixture, candidates, description)])
+    rows = [asdict(scores) for scores in model(mixture, candidates, description)]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def imagebind(

@@ -33,6 +33,15 @@ def test_the_best_wins(toy):
     assert [c.score for c in result.candidates] == [1, 3, 2]
 
 
+def test_what_a_score_consists_of(toy):
+    def rank_by(*sounds, **known):
+        return {"overall": np.array([2, 1]), "recall": np.array([3, 4])}
+
+    result = toy.separate(NOISE, "dog", candidates=2, ranker=rank_by, **FEW)
+    assert (result.seed, result.score, result.scores) == (0, 2, {"overall": 2, "recall": 3})
+    assert result.candidates[1].scores == {"overall": 1, "recall": 4}
+
+
 def test_memory_decides_how_many_are_solved_at_once(toy, monkeypatch):
     batches = []
     velocity = toy.velocity
@@ -71,6 +80,8 @@ def test_auto_goes_on_while_the_best_two_are_close(toy, scores, count):
         (dict(candidates=2, noise=mx.zeros((1, 50, 8))), "belong to one candidate"),
         (dict(candidates=2, ranker=lambda *a, **k: np.zeros(3)), "the ranker returned"),
         (dict(candidates=2, ranker=lambda *a, **k: np.array([1, np.nan])), "the ranker returned"),
+        (dict(candidates=2, ranker=lambda *a, **k: {"x": np.zeros(3)}), "as x of 2 candidates"),
+        (dict(candidates=2, ranker=lambda *a, **k: {}), "returned no scores"),
     ],
 )
 def test_bad_options(toy, options, message):
@@ -82,9 +93,9 @@ def test_consistency():
     mixture = np.sin(np.arange(1000, dtype=np.float32))
     targets = np.stack([0.5 * mixture, 0.5 * mixture, 0 * mixture])
     residuals = np.stack([0.5 * mixture, 0.4 * mixture, 0 * mixture])
-    scores = rank.ranker("consistency")(targets, residuals, mixture)
+    scores = rank.ranker("consistency")(targets, residuals, mixture)["score"]
     assert scores[0] > 100 and np.allclose(scores[1:], [20, 0], atol=1e-3)
-    double = rank.ranker({"consistency": 2})(targets, residuals, mixture)
+    double = rank.ranker({"consistency": 2})(targets, residuals, mixture)["score"]
     assert np.allclose(double, 2 * scores)
 
 

@@ -76,7 +76,8 @@ def test_an_unknown_metric():
 
 def test_what_adds_up_to_the_mixture(sound):
     candidates, residuals, mixture = sound
-    scores = ranker("consistency")(*sound, sample_rate=RATE, description="noise", spans=())
+    known = dict(sample_rate=RATE, description="noise", spans=())
+    scores = ranker("consistency")(*sound, **known)["score"]
     assert scores[1] > 60 and scores[1] > scores[2] > scores[0]
     target = candidates[1]
     power = np.square([mixture, 0.7 * target, 0.3 * target], dtype=np.float64).sum(axis=1)
@@ -90,9 +91,10 @@ def test_activity_counts_where_spans_are_given(sound):
     swapped = np.stack([target, residuals[0]])  # both add up to the mixture
     spans = [Span("+", 0.5, 1.0), Span("-", 0.0, 0.5)]
     given = dict(sample_rate=RATE, spans=spans)
-    alike = ranker()(swapped, swapped[::-1], mixture)
-    scores = ranker()(swapped, swapped[::-1], mixture, **given)
-    agreement = ranker("activity")(swapped, swapped[::-1], mixture, **given)
+    alike, scores, agreement = (
+        ranker(name)(swapped, swapped[::-1], mixture, **known)["score"]
+        for name, known in (("consensus", {}), ("consensus", given), ("activity", given))
+    )
     assert agreement[0] > 0.9 and agreement[1] < 0.6
     assert np.allclose(scores, alike + agreement)
 
@@ -100,29 +102,35 @@ def test_activity_counts_where_spans_are_given(sound):
 def test_consensus_is_the_mean_correlation():
     a, b = np.eye(2, 100, dtype=np.float32)
     candidates = np.stack([a, 0.6 * a + 0.8 * b, 2 * b, 0 * a])
-    scores = ranker()(candidates, candidates, a)
+    scores = ranker()(candidates, candidates, a)["score"]
     assert np.allclose(scores, [0.6 / 3, 1.4 / 3, 0.8 / 3, 0], atol=1e-6)
-    assert ranker()(candidates[:1], candidates[:1], a) == 0
+    assert ranker()(candidates[:1], candidates[:1], a)["score"] == 0
 
 
 def test_clap_and_judge(sound, models):
     candidates, _, mixture = sound
     given = dict(sample_rate=RATE, description="a dog")
     clap = CLAP.from_pretrained(models["clap"])(candidates, "a dog")
-    overall = Judge.from_pretrained(models["judge"])(mixture, candidates, "a dog")
-    overall = np.array([scores.overall for scores in overall])
-    assert np.array_equal(ranker("clap", models)(*sound, **given), clap)
-    assert np.array_equal(ranker("judge", models)(*sound, **given), overall)
+    judged = Judge.from_pretrained(models["judge"])(mixture, candidates, "a dog")
+    overall = np.array([scores.overall for scores in judged])
+    assert np.array_equal(ranker("clap", models)(*sound, **given)["score"], clap)
+    alone = ranker("judge", models)(*sound, **given)
+    assert np.array_equal(alone["score"], overall)
     expected = 5 * clap.astype(float) + overall
-    assert np.allclose(ranker("clap:5, judge:1", models)(*sound, **given), expected, atol=1e-5)
-    mix = ranker({"judge": 1, "clap": 5}, models)(*sound, **given)
-    assert np.allclose(mix, expected, atol=1e-5)
+    for kind in ("clap:5, judge:1", {"judge": 1, "clap": 5}):
+        mix = ranker(kind, models)(*sound, **given)
+        assert np.allclose(mix["score"], expected, atol=1e-5)
+        assert np.array_equal(mix["clap"], clap)
+        for name in ("overall", "recall", "precision", "faithfulness"):
+            row = [getattr(scores, name) for scores in judged]
+            assert np.array_equal(mix[f"judge {name}"], row)
+            assert np.array_equal(alone[f"judge {name}"], row)
 
 
 def test_another_rate(sound, models):
     candidates, residuals, mixture = (x[..., ::3] for x in sound)
     given = dict(sample_rate=RATE // 3, description="a dog")
-    scores = ranker("judge", models)(candidates, residuals, mixture, **given)
+    scores = ranker("judge", models)(candidates, residuals, mixture, **given)["score"]
     waves = [
         soxr.resample(x, RATE // 3, RATE, quality="VHQ") for x in np.stack([mixture, *candidates])
     ]
@@ -183,6 +191,6 @@ def test_the_picture_decides(tmp_path, sound):
     known = dict(sample_rate=RATE, description="", spans=())
     score = ranker("imagebind", {"imagebind": folder})
     expected = ImageBind.from_pretrained(folder)(sound[0], RATE, video)
-    assert np.allclose(score(*sound, video=video, **known), expected, atol=1e-6)
+    assert np.allclose(score(*sound, video=video, **known)["score"], expected, atol=1e-6)
     with pytest.raises(SAMAudioError, match="needs a video"):
         score(*sound, **known)
