@@ -18,9 +18,10 @@ import numpy as np
 import soundfile
 
 from benchmarks import machine
-from mlx_sam_audio import SAMAudio, longform, ode
+from mlx_sam_audio import SAMAudio, ode
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.metrics import level, si_sdr
+from mlx_sam_audio.windows import Windows, window_frames
 
 FRAME = 0.05  # seconds
 SHAPES = ((5, 1.5), (10, 1), (10, 3), (20, 3))  # window and overlap, seconds
@@ -91,14 +92,14 @@ def mixture(options, i: int) -> tuple[np.ndarray, np.ndarray, str]:
 def seams(options) -> None:
     """Ways to put windows together, of one length and overlap."""
     model = SAMAudio.from_pretrained(options.model)
-    size, overlap = longform.window_frames(model, options.window, options.overlap)
+    size, overlap = window_frames(model, options.window, options.overlap)
     solver = dict(method=options.method, steps=options.steps)
     long = dict(window=options.window, overlap=options.overlap, **solver)
     rows: dict[str, list[dict[str, float]]] = {}
     for i in range(options.mixtures):
         wave, target, text = mixture(options, i)
-        windows = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
-        cuts = longform.Windows.over(windows.frames, size, 0)
+        windows = Windows.over(-(-len(wave) // model.hop_length), size, overlap)
+        cuts = Windows.over(windows.frames, size, 0)
         results = {
             "velocities cross-faded (separate_long)": lambda w, t: model.separate_long(
                 w, t, **long
@@ -125,8 +126,8 @@ def windows(options) -> None:
     for i in range(options.mixtures):
         wave, target, text = mixture(options, i)
         for length, shared in SHAPES:
-            size, overlap = longform.window_frames(model, length, shared)
-            cut = longform.Windows.over(-(-len(wave) // model.hop_length), size, overlap)
+            size, overlap = window_frames(model, length, shared)
+            cut = Windows.over(-(-len(wave) // model.hop_length), size, overlap)
             near = near_seams(cut, model.hop_length, len(wave))
             start = time.perf_counter()
             found = model.separate_long(wave, text, window=length, overlap=shared, **solver)
@@ -156,7 +157,7 @@ def as_samples(result) -> np.ndarray:
     return np.concatenate([np.array(chunk.target) for chunk in result])
 
 
-def near_seams(windows: longform.Windows, hop: int, samples: int) -> np.ndarray:
+def near_seams(windows: Windows, hop: int, samples: int) -> np.ndarray:
     """Where windows overlap, or a quarter of a second around a cut: bool (T,)."""
     near, margin = np.zeros(samples, bool), max(1, windows.size // 40)
     for before, start in zip(windows.starts, windows.starts[1:], strict=False):

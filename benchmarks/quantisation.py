@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks import machine, models, quality
-from mlx_sam_audio import SAMAudio, ode
+from mlx_sam_audio import SAMAudio, draws, ode
 from mlx_sam_audio.config import QuantisationConfig
 from mlx_sam_audio.metrics import si_sdr
 from mlx_sam_audio.quantise import quantise
@@ -39,7 +39,7 @@ def solve(model: SAMAudio, items: list, steps: int) -> tuple[mx.array, np.ndarra
     """States (B, N, 2C) and targets (B, T) of the items' text prompts."""
     waves = [item.mixture for item in items]
     condition = model.encode(waves, [item.phrase for item in items], [()] * len(items))
-    noise = model.noise(condition.static.shape[:2], list(range(len(items))), None)
+    noise = draws.noise(model.config.codec, condition.static.shape[1], list(range(len(items))))
     plan = ode.plan("ab3", steps)
     for x in ode.integrate(model.field(condition, plan), noise, plan):
         mx.eval(x)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, ode
+from mlx_sam_audio import SAMAudio, SAMAudioError, draws, ode
 from mlx_sam_audio.metrics import si_sdr
 
 EXACT = ode.plan("rk4", 64)  # 256 evaluations
@@ -34,7 +34,9 @@ class Problem:
     def __init__(self, model: SAMAudio, waves, descriptions, targets=None):
         self.model, self.waves, self.targets = model, waves, targets
         self.condition = model.encode(waves, descriptions, [()] * len(waves))
-        self.noise = model.noise(self.condition.static.shape[:2], list(range(len(waves))), None)
+        self.noise = draws.noise(
+            model.config.codec, self.condition.static.shape[1], list(range(len(waves)))
+        )
         mx.eval(self.condition, self.noise)
 
     def solve(self, plan) -> tuple[mx.array, float]:

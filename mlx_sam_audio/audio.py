@@ -124,11 +124,15 @@ class Writer:
     """Writes a file block by block under another name; `close` gives it its own name.
 
     32-bit float wav or 24-bit flac. `notice` is a sentence if the sound passes full scale: a wav
-    keeps such a peak; a flac cannot, so there the whole file is turned down until it fits.
+    keeps such a peak; a flac cannot, so there the whole file is turned down until it fits. samples:
+    about how many there will be. name: of the file in sentences, if not its own.
     """
 
-    def __init__(self, path: str | Path, sample_rate: int, samples: int = 0):
+    def __init__(
+        self, path: str | Path, sample_rate: int, samples: int = 0, name: Path | None = None
+    ):
         self.path, self.notice, self._peak = writable(path), None, 0.0
+        self._name = name or self.path
         self._sample_rate = sample_rate
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._kind = "RF64" if 4 * samples > WAV_LIMIT else "WAV"
@@ -147,7 +151,7 @@ class Writer:
         gain, flac = 1.0, self.path.suffix.lower() == ".flac"
         if self._peak > 1:
             decibels = 20 * np.log10(self._peak)
-            self.notice = f"{self.path} peaks {decibels:.1f} dB above full scale"
+            self.notice = f"{self._name} peaks {decibels:.1f} dB above full scale"
             if flac:
                 gain = 1 / self._peak
                 self.notice += (
@@ -182,7 +186,7 @@ class Writer:
             full = shutil.disk_usage(self.path.parent).free < 2**20
             self._part.unlink(missing_ok=True)
             reason = "the disk is full" if full else error
-            raise SAMAudioError(f"cannot write {self.path}: {reason}") from None
+            raise SAMAudioError(f"cannot write {self._name}: {reason}") from None
 
 
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import SAMAudioError
 from .rank import first
+from .separation import Separation
 
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
 MARGIN = 0.05  # "auto" ends when the best score leads the second by this part of itself
@@ -31,22 +32,25 @@ def decided(scores: list[float]) -> bool:
     return first - second > MARGIN * abs(first)
 
 
-def best(make: Callable, count: int | str, seed: int, rank: Callable):
-    """The best `Separation`, with all candidates in the order of their seeds.
+def ranked(make: Callable, count: int | str, seed: int, rank: Callable) -> list[Separation]:
+    """Candidates in the order of their seeds, with their scores.
 
-    make(seeds): one `Separation` for each. rank(candidates): what a `Ranker` gives.
+    make(seeds): one `Separation` for each. rank(targets, residuals): of stems (k, T), what a
+    `Ranker` gives.
     """
     found = []
     for total in rounds(count):
         found += make([seed + i for i in range(len(found), total)])
-        scores = checked(rank(found), len(found))
+        targets = np.stack([np.array(one.target) for one in found])
+        residuals = np.stack([np.array(one.residual) for one in found])
+        scores = checked(rank(targets, residuals), len(found))
         if count == "auto" and decided(first(scores)):
             break
-    found = tuple(
-        replace(one, score=score, scores=dict(zip(scores, row, strict=True)))
-        for one, score, *row in zip(found, first(scores), *scores.values(), strict=True)
-    )
-    return replace(found[int(np.argmax(first(scores)))], candidates=found)
+    rows = zip(*scores.values(), strict=True)
+    return [
+        replace(one, score=row[0], scores=dict(zip(scores, row, strict=True)))
+        for one, row in zip(found, rows, strict=True)
+    ]
 
 
 def checked(scores, count: int) -> dict[str, list[float]]:

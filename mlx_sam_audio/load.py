@@ -97,7 +97,7 @@ def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of the model in a folder, from files that nothing else needs."""
     config = ModelConfig.read(folder)
     if config.vision is None:
-        raise SAMAudioError(f"the model {folder.name} has no vision: it takes text and spans only")
+        raise SAMAudioError(f"the model in {folder} has no vision: it takes text and spans only")
     return fill(VisionEncoder(config.vision), folder, "vision")
 
 

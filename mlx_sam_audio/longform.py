@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
-from . import chunks, ode, rank
+from . import chunks, draws, ode, rank
 from .checkpoint import Checkpoint, digest
 from .dit import Moment
 from .errors import Cancelled, SAMAudioError
@@ -23,6 +23,7 @@ from .presence import Meter, Presence, gated
 from .prompts import Span, anchors
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
+from .windows import Windows, window_frames
 
 
 @dataclass(frozen=True)
@@ -36,54 +37,6 @@ class Chunk:
     spans: tuple[Span, ...] = ()  # of the whole file, predicted ones included
     presence: tuple[Presence, ...] = ()  # of the windows that end in this piece
     candidates: tuple = ()  # if there are several, each a `Separation`
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Where windows of `size` frames start, and how they blend over `frames` frames."""
-
-    starts: tuple[int, ...]
-    size: int
-    frames: int
-
-    @classmethod
-    def over(cls, frames: int, size: int, overlap: int) -> "Windows":
-        """The last window ends with the file, so all are equal and no frame is padding."""
-        if frames <= size:
-            return cls((0,), frames, frames)
-        return cls((*range(0, frames - size, size - overlap), frames - size), size, frames)
-
-    def weights(self) -> np.ndarray:
-        """Cross-fade weights (windows, W); at every frame of the file they sum to one."""
-        rows = np.ones((len(self.starts), self.size), np.float32)
-        for k in range(1, len(self.starts)):
-            shared = self.starts[k - 1] + self.size - self.starts[k]
-            ramp = ((np.arange(shared) + 0.5) / max(shared, 1)).astype(np.float32)
-            rows[k, :shared] *= ramp
-            rows[k - 1, self.size - shared :] *= ramp[::-1]
-        total = np.zeros(self.frames, np.float32)
-        for start, row in zip(self.starts, rows, strict=True):
-            total[start : start + self.size] += row
-        return np.stack(
-            [row / total[s : s + self.size] for s, row in zip(self.starts, rows, strict=True)]
-        )
-
-
-def window_frames(model, window: float, overlap: float) -> tuple[int, int]:
-    """Checked lengths in frames of window and overlap, given in seconds."""
-    rate = model.sample_rate / model.hop_length
-    if not 0 <= overlap < window:
-        raise SAMAudioError(f"the overlap ({overlap:g} s) must be shorter than the window")
-    size, shared = round(window * rate), round(overlap * rate)
-    codec = model.network.audio_codec
-    least = 2 * max(codec.encoder_halo, codec.decoder_halo) + 1
-    most = model.config.transformer.max_positions
-    if not least <= size <= most:
-        raise SAMAudioError(
-            f"the window ({window:g} s) must last from {least / rate:.2f} s, the codec's receptive "
-            f"field, to {most / rate:.0f} s, the model's rotary table"
-        )
-    return size, min(shared, size - 1)
 
 
 @dataclass(frozen=True)
@@ -309,10 +262,10 @@ def separate(
     prompt = replace(Prompt.encode(model, description, spans, plan), seen=seen)
     clock.lap("encode")
 
-    seeds = [options.seed]
-    noise = np.array(model.noise((1, len(mixture)), seeds, options.noise)[0])
+    codec, seeds = model.config.codec, [options.seed]
+    noise = np.array(draws.noise(codec, len(mixture), seeds, options.noise)[0])
     mx.clear_cache()
-    message = model.message(seeds, options.message, options.watermark)
+    message = draws.message(codec, seeds, options.message, options.watermark)
     windows = Windows.over(len(mixture), size, overlap)
     job = (
         model,

@@ -1,7 +1,7 @@
 """One separation from audio and prompt to two waveforms: encode, condition, solve, decode."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -12,45 +12,21 @@ from mlx.utils import tree_flatten
 
 from . import audio as audio_files
 from . import candidates as several
-from . import chunks, load, longform, memory, ode, rank
+from . import chunks, draws, load, longform, memory, ode, rank
 from .config import ModelConfig
 from .dit import Moment
 from .errors import SAMAudioError
 from .network import Condition, Network
-from .presence import Presence, gated, measured
+from .presence import measured
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
+from .separation import Separation
 from .t5 import Tokenizer
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
 from .vision import VisionEncoder
-from .watermark import BITS
 
 Audio = str | Path | np.ndarray | mx.array
 Predict = bool | Callable  # `SpanPredictor.__call__`, or something like it
-
-
-@dataclass(frozen=True)
-class Separation:
-    """What was asked for and what is left, mono, as long as the input."""
-
-    target: mx.array  # (T,) float32
-    residual: mx.array  # (T,) float32
-    sample_rate: int
-    seed: int
-    spans: tuple[Span, ...]
-    evaluations: int
-    seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
-    presence: tuple[Presence, ...] = ()  # is the sound there? window by window
-    score: float | None = None  # the ranker's, where there were several candidates
-    scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
-    candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
-
-    def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
-        """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
-        outputs = [(target, self.target), (residual, self.residual)]
-        outputs = [(audio_files.writable(path), x) for path, x in outputs if path is not None]
-        written = [audio_files.write(path, np.array(x), self.sample_rate) for path, x in outputs]
-        return [notice for notice in written if notice]
 
 
 class SAMAudio:
@@ -138,50 +114,36 @@ class SAMAudio:
         most = max(several.rounds(candidates))
         plan = ode.plan(method, steps, times)
         check_residual(residual)
-        (seed,) = check_seeds(seed, 1)
+        (seed,) = draws.seeds_from(seed, 1)
         if candidates != 1 and (noise is not None or message is not None):
             raise SAMAudioError("noise= and message= belong to one candidate: give seed= instead")
         rank_by = rank.ranker(ranker)
         job = self.prepare(
             [audio], [description], [spans], [video], predict_spans, range(1, most), max_memory
         )
-        total = most * len(plan)
-        counter = longform.Progress(progress, None, total)
-
-        def make(seeds: list[int], stems: str) -> list[Separation]:
-            found = []
-            for i in range(0, len(seeds), job.pieces.windows):
-                group = seeds[i : i + job.pieces.windows]
-                count = partial(counter.advance, len(group))
-                found += self.solve(job, plan, group, noise, message, watermark, stems, count)
-            return found
-
-        def finish(result: Separation) -> Separation:
-            return gate_of(result, job.predicted[0]) if gate else result
-
+        counter = longform.Progress(progress, None, most * len(plan))
+        solve = partial(self.solve, job, plan, noise, message, watermark, counter.advance)
         if candidates == 1:
-            return finish(make([seed], residual)[0])
+            results = solve(residual, [seed])
+        else:
+            known = dict(sample_rate=self.sample_rate, description=description, spans=job.spans[0])
+            known["video"] = None if video is None else aligned(video, audio)
 
-        def scores(found: list[Separation]) -> np.ndarray:
-            targets, rests = (
-                np.stack([np.array(getattr(one, stem)) for one in found])
-                for stem in ("target", "residual")
-            )
-            known = dict(description=description, spans=job.spans[0], video=shown)
-            row = rank_by(targets, rests, job.waves[0], sample_rate=self.sample_rate, **known)
-            job.clock.lap("rank")
-            return row
+            def score(targets: np.ndarray, residuals: np.ndarray):
+                scores = rank_by(targets, residuals, job.waves[0], **known)
+                job.clock.lap("rank")
+                return scores
 
-        shown = None if video is None else aligned(video, audio)
-        # rankers compare the model's own residuals, whichever is wanted
-        best = several.best(lambda seeds: make(seeds, "model"), candidates, seed, scores)
-        counter.reach(total, total)
-        every = best.candidates
-        if residual == "subtract":
-            wave = mx.array(job.waves[0])
-            every = [replace(one, residual=wave - one.target) for one in every]
-        every = tuple(map(finish, every))
-        return replace(every[best.seed - seed], candidates=every)
+            # rankers compare the model's own residuals, whichever is wanted
+            results = several.ranked(partial(solve, "model"), candidates, seed, score)
+            counter.reach(most * len(plan), most * len(plan))
+            if residual == "subtract":
+                wave = mx.array(job.waves[0])
+                results = [replace(one, residual=wave - one.target) for one in results]
+        if gate:
+            results = [one.gated(job.predicted[0]) for one in results]
+        best = max(results, key=lambda one: one.score or 0.0)
+        return best if candidates == 1 else replace(best, candidates=tuple(results))
 
     def separate_batch(
         self,
@@ -191,6 +153,7 @@ class SAMAudio:
         spans: Sequence[Sequence[Span]] | None = None,
         videos: Sequence[MaskedVideo | None] | None = None,
         predict_spans: Predict = False,
+        gate: bool = False,
         method: str = "ab3",
         steps: int = 16,
         times: Sequence[float] | None = None,
@@ -208,7 +171,7 @@ class SAMAudio:
         """
         plan = ode.plan(method, steps, times)
         check_residual(residual)
-        seeds = check_seeds(seed, len(audios))
+        seeds = draws.seeds_from(seed, len(audios))
         spans = [()] * len(audios) if spans is None else spans
         videos = [None] * len(audios) if videos is None else videos
         if not len(audios) == len(descriptions) == len(spans) == len(videos) or not len(audios):
@@ -219,8 +182,11 @@ class SAMAudio:
             )
         at_once = range(len(audios), len(audios))
         job = self.prepare(audios, descriptions, spans, videos, predict_spans, at_once, max_memory)
-        count = partial(longform.Progress(progress, None, len(plan)).advance, 1)
-        return self.solve(job, plan, seeds, noise, message, watermark, residual, count)
+        count = longform.Progress(progress, None, len(audios) * len(plan)).advance
+        results = self.solve(job, plan, noise, message, watermark, count, residual, seeds)
+        if not gate:
+            return results
+        return [one.gated(found) for one, found in zip(results, job.predicted, strict=True)]
 
     def prepare(
         self, audios, descriptions, spans, videos, predict_spans, at_once: range, max_memory
@@ -254,19 +220,24 @@ class SAMAudio:
         return Job(waves, spans, predicted, condition, pieces, clock)
 
     def solve(
-        self, job: "Job", plan, seeds: list[int], noise, message, watermark, residual, count
+        self, job: "Job", plan, noise, message, watermark, count, residual, seeds: list[int]
     ) -> list[Separation]:
-        """From noise to waveforms: one result for each seed, of its item or all of the same.
+        """From noise to waveforms: a result for each seed, of its item or all of the only one.
 
-        count(): called after each evaluation.
+        count(n): called after each evaluation with its number of states.
         """
+        at_once = job.pieces.windows if len(job.waves) == 1 else len(seeds)
+        if len(seeds) > at_once:
+            rest = job, plan, noise, message, watermark, count, residual
+            groups = (seeds[i : i + at_once] for i in range(0, len(seeds), at_once))
+            return [one for group in groups for one in self.solve(*rest, group)]
         items = range(len(job.waves)) if len(job.waves) > 1 else [0] * len(seeds)
-        noise = self.noise((len(seeds), job.condition.static.shape[1]), seeds, noise)
-        message = self.message(seeds, message, watermark)
-        states = ode.integrate(self.field(job.condition, plan), noise, plan)
-        for x in states:
+        codec, frames = self.config.codec, job.condition.static.shape[1]
+        noise = draws.noise(codec, frames, seeds, noise)
+        message = draws.message(codec, seeds, message, watermark)
+        for x in ode.integrate(self.field(job.condition, plan), noise, plan):
             mx.eval(x)
-            count()
+            count(len(seeds))
         mx.clear_cache()
         job.clock.lap("solve")
 
@@ -384,7 +355,7 @@ class SAMAudio:
     def long_options(self, description: str, steps: int, **settings) -> longform.Options:
         """Settings of `separate_long`, checked before anything is read."""
         options = longform.Options(**settings)
-        check_seeds(options.seed, 1)
+        draws.seeds_from(options.seed, 1)
         check_residual(options.residual)
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, options.window, options.overlap)
@@ -563,34 +534,6 @@ class SAMAudio:
         mx.eval(moments)
         return dict(zip(times, moments, strict=True))
 
-    def noise(self, shape: tuple[int, int], seeds: list[int], given: mx.array | None) -> mx.array:
-        """The state at t = 0, (B, N, 2C) float32."""
-        batch, frames = shape
-        shape = (batch, frames, 2 * self.config.codec.codebook_dim)
-        if given is None:
-            return mx.stack([noise_of(seed, *shape[1:]) for seed in seeds])
-        given = mx.array(given, dtype=mx.float32)
-        if given.shape not in (shape, (1, *shape[1:])):
-            raise SAMAudioError(f"noise must be {shape} for this audio, not {given.shape}")
-        if not mx.isfinite(given).all().item():
-            raise SAMAudioError("noise holds NaN or infinite values")
-        return mx.broadcast_to(given, shape)
-
-    def message(self, seeds: list[int], given: mx.array | None, watermark: bool) -> mx.array | None:
-        """The watermark's bits, (2B, 16) of zeros and ones; None for the clean decode."""
-        if not watermark or not self.config.codec.watermark:
-            if given is not None:
-                raise SAMAudioError("a message was given, but there is no watermark to carry it")
-            return None
-        shape = (2 * len(seeds), BITS)
-        if given is None:
-            keys = [mx.random.split(mx.random.key(seed))[1] for seed in seeds]
-            return mx.concatenate([mx.random.bernoulli(0.5, (2, BITS), key=key) for key in keys])
-        given = mx.array(given)
-        if given.shape != shape or not ((given == 0) | (given == 1)).all().item():
-            raise SAMAudioError(f"message must be {shape} of zeros and ones, got {given.shape}")
-        return given
-
     def decode(
         self, x: mx.array, message: mx.array | None, chunk: int, residual: str
     ) -> tuple[mx.array, mx.array | None]:
@@ -624,35 +567,9 @@ def part_of(predict: Callable, name: str):
     return getattr(getattr(predict, "func", predict), name, None)
 
 
-def gate_of(result: Separation, predicted: tuple[Span, ...] | None) -> Separation:
-    """The result with silence where the sound is absent."""
-    stems = [(np.array(result.target), np.array(result.residual))]
-    pieces = [piece for _, piece in gated(stems, result.sample_rate, predicted)]
-    target, residual = mx.array(np.concatenate(pieces, axis=1))
-    return replace(result, target=target, residual=residual)
-
-
 RESIDUALS = ("model", "subtract")
 
 
 def check_residual(residual: str) -> None:
     if residual not in RESIDUALS:
         raise SAMAudioError(f"residual must be one of {', '.join(RESIDUALS)}, not {residual!r}")
-
-
-NOISE_BLOCK = 256  # frames
-
-
-def noise_of(seed: int, frames: int, channels: int) -> mx.array:
-    """Gaussian noise (frames, channels), of which more frames only ever extend the end."""
-    key, blocks = mx.random.split(mx.random.key(seed))[0], []
-    for _ in range(0, frames, NOISE_BLOCK):
-        key, block = mx.random.split(key)
-        blocks.append(mx.random.normal((NOISE_BLOCK, channels), key=block))
-    return mx.concatenate(blocks)[:frames]
-
-
-def check_seeds(seed: int, count: int) -> list[int]:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise SAMAudioError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
-    return [seed + i for i in range(count)]

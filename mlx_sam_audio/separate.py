@@ -7,21 +7,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, longform, memory, ode, rank, span_predictor, spectrogram, video
+from . import audio, load, longform, memory, ode, rank, report, span_predictor, spectrogram, video
 from . import candidates as several
 from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
-from .presence import Presence, absences
 from .prompts import Span, check_prompt
 from .timing import Clock
+from .windows import Windows, window_frames
 
 
 def parser() -> Parser:
@@ -193,88 +191,9 @@ def progress_bar(verbose: bool) -> Callable[[int, int], None]:
     return show
 
 
-def report(
-    options,
-    model: SAMAudio,
-    name: str,
-    paths,
-    samples: int,
-    estimate: int,
-    seconds: dict,
-    found: "Found",
-) -> dict:
-    """All that is needed to judge a run and to repeat it."""
-    length = samples / model.sample_rate
-    windows = windows_of(model, samples, options)
-    return {
-        "input": str(options.input),
-        "target": str(paths[0]),
-        "residual": str(paths[1]),
-        "model": name,
-        "description": options.description,
-        "spans": span_predictor.to_json(found.spans),
-        "spans_predicted": bool(options.predict_spans and not options.span),
-        "video": options.video,
-        "box": options.box,
-        "mask": options.mask,
-        "method": options.method,
-        "steps": options.steps,
-        "evaluations": len(ode.plan(options.method, options.steps)),
-        "windows": len(windows.starts),
-        "window": options.window,
-        "overlap": options.overlap,
-        "seed": best.seed if (best := found.best) else options.seed,
-        "candidates": [{"seed": c.seed, "score": c.score} for c in found.candidates],
-        "ranker": options.ranker,
-        "presence": [asdict(row) for row in found.presence],
-        "absent": absences(found.presence),
-        "gate": options.gate,
-        "watermark": not options.no_watermark,
-        "residual_by": "subtract" if options.subtract else "model",
-        "sample_rate": model.sample_rate,
-        "audio_seconds": length,
-        "seconds": seconds,
-        "real_time_factor": seconds["total"] / length,
-        "estimated_memory_bytes": estimate,
-        "peak_memory_bytes": mx.get_peak_memory(),
-        "active_memory_bytes": mx.get_active_memory(),
-    }
-
-
-def windows_of(model: SAMAudio, samples: int, options) -> longform.Windows:
-    size, overlap = longform.window_frames(model, options.window, options.overlap)
-    return longform.Windows.over(-(-samples // model.hop_length), size, overlap)
-
-
-def table(values: dict) -> str:
-    extra = []
-    if values["spans_predicted"]:
-        spans = " ".join(str(Span(*span)) for span in values["spans"])
-        extra.append(f"spans     {spans or 'none were found'} (predicted)")
-    if scores := {row["seed"]: row["score"] for row in values["candidates"]}:
-        listed = "  ".join(f"{seed}: {score:.2f}" for seed, score in scores.items())
-        extra.append(f"scores    {listed}; seed {values['seed']} is the best of {len(scores)}")
-    if values["absent"]:
-        times = " ".join(f"{start:g}:{end:g}" for start, end in values["absent"])
-        done = "silenced" if values["gate"] else "--gate silences it"
-        extra.append(f"absent    it seems, at {times} s ({done})")
-    stages = "  ".join(f"{name} {value:.2f} s" for name, value in values["seconds"].items())
-    return "\n".join(
-        [
-            f"target    {values['target']}",
-            f"residual  {values['residual']}",
-            *extra,
-            f"time      {stages}",
-            f"speed     {values['audio_seconds']:.2f} s of audio, "
-            f"real-time factor {values['real_time_factor']:.2f}",
-            f"memory    peak {memory.text(values['peak_memory_bytes'])}, "
-            f"{memory.text(values['estimated_memory_bytes'])} were expected, "
-            f"{memory.text(values['active_memory_bytes'])} still in use",
-            f"solver    {values['method']}, {values['steps']} steps, "
-            f"{values['evaluations']} evaluations, {values['windows']} window"
-            f"{'s' * (values['windows'] > 1)}, seed {values['seed']}",
-        ]
-    )
+def windows_of(model: SAMAudio, samples: int, options) -> Windows:
+    size, overlap = window_frames(model, options.window, options.overlap)
+    return Windows.over(-(-samples // model.hop_length), size, overlap)
 
 
 def separate(options: argparse.Namespace) -> None:
@@ -349,9 +268,9 @@ def separate(options: argparse.Namespace) -> None:
     run = longform.separate(
         model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
-    found = Found()
+    found = report.Found()
     with sounds(source, paths, model.sample_rate) as files, memory.wired():
-        samples = write(found.look(run), files, model.sample_rate, length)
+        write(found.look(run), files, paths, model.sample_rate, length)
     state.unlink(missing_ok=True)
     if options.keep_candidates:
         keep(found.candidates, Path(options.keep_candidates))
@@ -360,11 +279,13 @@ def separate(options: argparse.Namespace) -> None:
         titles = (f"mixture: {source.name}", f"target: {options.description}", "residual")
         files = (audio.blocks(path, model.sample_rate) for path in (source, *paths))
         rows = dict(zip(titles, files, strict=True))
-        spectrogram.save(options.spectrogram, rows, samples, model.sample_rate, found.spans)
+        spectrogram.save(options.spectrogram, rows, found.samples, model.sample_rate, found.spans)
     seconds = {**clock.laps, "total": time.perf_counter() - start}
-    values = report(options, model, name, paths, samples, pieces.bytes, seconds, found)
+    windows = len(windows_of(model, found.samples, options).starts)
+    settled = options, name, paths, model.sample_rate, windows, pieces.bytes
+    values = report.values(*settled, seconds, found)
     if shown:
-        print(table(values))
+        print(report.table(values))
     if options.metrics_json:
         write_text(Path(options.metrics_json), json.dumps(values, indent=2) + "\n")
 
@@ -399,25 +320,6 @@ def write_spans(model: SAMAudio, predict: Callable, source: Path, options, targe
     print(f"wrote {name} and {name.with_suffix('.txt')}")
 
 
-@dataclass
-class Found:
-    """What a run tells beside its sound."""
-
-    spans: tuple[Span, ...] = ()
-    presence: list[Presence] = field(default_factory=list)
-    candidates: tuple = ()
-
-    @property
-    def best(self):
-        return max(self.candidates, key=lambda one: one.score, default=None)
-
-    def look(self, run: Iterator[longform.Chunk]) -> Iterator[longform.Chunk]:
-        for chunk in run:
-            self.spans, self.candidates = chunk.spans, chunk.candidates
-            self.presence += chunk.presence
-            yield chunk
-
-
 def keep(candidates: tuple, folder: Path) -> None:
     """Every candidate, named by its seed."""
     for candidate in candidates:
@@ -425,15 +327,15 @@ def keep(candidates: tuple, folder: Path) -> None:
         candidate.save(*names)
 
 
-def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) -> int:
-    """Write both stems as they come, whole or not at all; returns the samples written."""
-    writers, done = [], 0
+def write(run: Iterator[longform.Chunk], files, paths, sample_rate: int, samples: int) -> None:
+    """Write both stems into files as they come, whole or not at all. paths: what they will be."""
+    writers = []
     try:
-        writers += [audio.Writer(path, sample_rate, samples) for path in paths]
+        for file, path in zip(files, paths, strict=True):
+            writers.append(audio.Writer(file, sample_rate, samples, path))
         for chunk in run:
             for writer, stem in zip(writers, (chunk.target, chunk.residual), strict=True):
                 writer.write(np.array(stem))
-            done += chunk.target.shape[0]
         for writer in writers:
             writer.close()
     except BaseException:  # Ctrl-C too must leave no half file
@@ -443,7 +345,6 @@ def write(run: Iterator[longform.Chunk], paths, sample_rate: int, samples: int) 
     for writer in writers:
         if writer.notice:
             print(f"note: {writer.notice}", file=sys.stderr)
-    return done
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ import numpy as np
 from . import load
 from .config import SpanPredictorConfig
 from .errors import SAMAudioError
-from .longform import Windows
 from .modernbert import Tokenizer
 from .pe_a_frame import PEAudioFrame
 from .prompts import Span
+from .windows import Windows
 
 NAME = "pe-a-frame-large"
 

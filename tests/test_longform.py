@@ -15,7 +15,8 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, longform, memory, ode
+from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, draws, longform, memory, ode
+from mlx_sam_audio.windows import Windows
 
 HOP = 1920
 NOISE = np.random.default_rng(0).normal(0, 0.1, 60 * HOP).astype(np.float32)
@@ -67,7 +68,7 @@ def test_a_smaller_halo_would_not_do(tiny):
 @pytest.mark.parametrize("frames", [20, 21, 33, 50, 61])
 @pytest.mark.parametrize("size, overlap", [(20, 6), (20, 0), (20, 19), (20, 13)])
 def test_windows_are_a_partition_of_unity(frames, size, overlap):
-    windows = longform.Windows.over(frames, size, overlap)
+    windows = Windows.over(frames, size, overlap)
     weights, total = windows.weights(), np.zeros(frames)
     assert weights.min() >= 0
     for start, row in zip(windows.starts, weights, strict=True):
@@ -99,10 +100,10 @@ def test_windows_share_one_field(toy):
     """Each frame is moved by the cross-faded velocity, whatever windows it is in."""
     frames, size, overlap = 33, 20, 6
     latents = np.random.default_rng(0).normal(size=(frames, 4)).astype(np.float32)
-    windows = longform.Windows.over(frames, size, overlap)
+    windows = Windows.over(frames, size, overlap)
     plan = ode.plan("euler", 1)
     prompt = longform.Prompt.encode(toy, "dog", (), plan)
-    noise = np.array(toy.noise((1, frames), [0], None)[0])
+    noise = np.array(draws.noise(toy.config.codec, frames, [0])[0])
     expected = noise.copy()
     for start, weight in zip(windows.starts, windows.weights(), strict=True):
         cut = slice(start, start + size)
@@ -182,7 +183,7 @@ def test_a_stream_goes_on_where_it_was(toy):
     """What is yielded before the next window starts is what the window alone makes of it, and the
     next window starts on the velocities that were fixed."""
     latents = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    noise, windows = np.array(toy.noise((1, 40), [0], None)[0]), longform.Windows.over(40, 20, 6)
+    noise, windows = np.array(draws.noise(toy.config.codec, 40, [0])[0]), Windows.over(40, 20, 6)
     plan = ode.plan("midpoint", 3)
     prompt = longform.Prompt.encode(toy, "dog", (), plan)
     progress = longform.Progress(None, None, 1)
@@ -192,7 +193,7 @@ def test_a_stream_goes_on_where_it_was(toy):
         prompt,
         latents[:20],
         noise[:20].copy(),
-        longform.Windows.over(20, 20, 6),
+        Windows.over(20, 20, 6),
         plan,
         progress,
     )

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from benchmarks import parity
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span, draws
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 9_001).astype(np.float32)
 FAST = dict(method="euler", steps=2)
@@ -39,8 +39,8 @@ def test_the_seed_decides(tiny):
 
 
 def test_given_noise_and_message_are_used(tiny):
-    noise = tiny.noise((1, 5), [3], None)
-    message = tiny.message([3], None, True)
+    noise = draws.noise(tiny.config.codec, 5, [3])
+    message = draws.message(tiny.config.codec, [3])
     first = tiny.separate(WAVE, "dog", seed=3, **FAST)
     assert equal(first, tiny.separate(WAVE, "dog", seed=9, noise=noise, message=message, **FAST))
     flipped = tiny.separate(WAVE, "dog", seed=3, message=1 - message, **FAST)
@@ -49,7 +49,9 @@ def test_given_noise_and_message_are_used(tiny):
 
 
 def test_without_watermark_the_message_does_not_matter(tiny):
-    a = tiny.separate(WAVE, "dog", noise=tiny.noise((1, 5), [0], None), watermark=False, **FAST)
+    a = tiny.separate(
+        WAVE, "dog", noise=draws.noise(tiny.config.codec, 5, [0]), watermark=False, **FAST
+    )
     b = tiny.separate(WAVE, "dog", seed=0, watermark=False, **FAST)
     c = tiny.separate(WAVE, "dog", seed=0, **FAST)
     assert equal(a, b) and not equal(b, c)

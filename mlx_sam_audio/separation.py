@@ -1,0 +1,42 @@
+"""What a separation gives."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from . import audio as audio_files
+from .presence import Presence, gated
+from .prompts import Span
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What was asked for and what is left, mono, as long as the input."""
+
+    target: mx.array  # (T,) float32
+    residual: mx.array  # (T,) float32
+    sample_rate: int
+    seed: int
+    spans: tuple[Span, ...]
+    evaluations: int
+    seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
+    presence: tuple[Presence, ...] = ()  # is the sound there? window by window
+    score: float | None = None  # the ranker's, where there were several candidates
+    scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
+    candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
+
+    def gated(self, predicted: tuple[Span, ...] | None = None) -> "Separation":
+        """The same with silence where the sound is absent: see `presence`."""
+        stems = [(np.array(self.target), np.array(self.residual))]
+        pieces = [piece for _, piece in gated(stems, self.sample_rate, predicted)]
+        target, residual = mx.array(np.concatenate(pieces, axis=1))
+        return replace(self, target=target, residual=residual)
+
+    def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
+        """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
+        outputs = [(target, self.target), (residual, self.residual)]
+        outputs = [(audio_files.writable(path), x) for path, x in outputs if path is not None]
+        written = [audio_files.write(path, np.array(x), self.sample_rate) for path, x in outputs]
+        return [notice for notice in written if notice]
