@@ -22,10 +22,10 @@ ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling kernel
 
 
 def starts(seconds: float, clips: int) -> list[Fraction]:
-    """The seconds at which clips begin: the last one ends before the sound does, as in the releases
-    of pytorchvideo (up to 0.1.5; later commits divide by `clips - 1`). Exact, as there: a clip's
+    """The seconds at which clips begin: the last one ends with the sound, as in the commit of
+    pytorchvideo that ImageBind pins (6cdc929; its releases end earlier). Exact, as there: a clip's
     edge may lie on a sample or a frame."""
-    return [i * Fraction(max(seconds - CLIP, 0)) / clips for i in range(clips)]
+    return [i * Fraction(max(seconds - CLIP, 0)) / (clips - 1) for i in range(clips)]
 
 
 def spectrograms(waves: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from benchmarks.parity import relative_error
 from convert.__main__ import convert, main
 from mlx_sam_audio import SAMAudioError, load
 from mlx_sam_audio.clap import CLAP
+from mlx_sam_audio.htsat import bicubic
 from mlx_sam_audio.judge import Judge
 
 ORIGINAL = Path(__file__).parent / "golden" / "clap"
@@ -79,6 +80,15 @@ def test_sixteen_bits(clips, golden):
 def test_log_mel(clap, clips, mel, same):
     same("mel.short", mel[0, ::4])
     same("mel.ten_seconds", clap.network.audio_branch.logmel_extractor(clips[2])[0, ::4])
+
+
+def test_stretching():
+    """As torch does it, which rounds positions to float32: exact ones are 3e-5 away."""
+    places = torch.eye(1001)[None, None]
+    expected = torch.nn.functional.interpolate(
+        places, (1024, 1001), mode="bicubic", align_corners=True
+    )
+    assert relative_error(bicubic(1001, 1024), expected[0, 0].numpy()) < 1e-6
 
 
 def test_stages(clap, mel, same):
