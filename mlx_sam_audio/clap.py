@@ -62,9 +62,7 @@ class CLAP:
     @classmethod
     def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "CLAP":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = ClapConfig.read(folder)
-        network = load.fill(ClapNetwork(config), folder)
+        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property

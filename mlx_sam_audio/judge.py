@@ -42,9 +42,7 @@ class Judge:
     @classmethod
     def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "Judge":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = JudgeConfig.read(folder)
-        network = load.fill(JudgeNetwork(config), folder)
+        folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property
