@@ -65,6 +65,7 @@ class ImageBind:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors (..., E) scaled to length one."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 

@@ -1,5 +1,7 @@
 """How well does a separated sound match its description?
 
+Follows facebookresearch/sam-audio (sam_audio/ranking/judge.py). T samples, N frames, D width.
+
 python -m mlx_sam_audio.judge -i mix.wav -t dog.wav -d "dog barking"
 """
 
@@ -130,6 +132,7 @@ def judge(options: argparse.Namespace) -> dict[str, Scores]:
 
 
 def table(scores: dict[str, Scores]) -> str:
+    """A line of headings, then one for each target."""
     names = list(Scores.__dataclass_fields__)
     width = max(map(len, scores))
     rows = [" ".join([" " * width, *(f"{name:>12}" for name in names)])]
