@@ -67,13 +67,14 @@ def activity(
 
 
 def peak(samples: np.ndarray) -> float:
-    """RMS of the loudest window, 1 is full scale; 0 where there is no whole window."""
+    """RMS of the loudest window of samples (T,) int16, 1 is full scale; 0 if none fits whole."""
     places = np.arange(0, round(1000 * len(samples) / RATE) - WINDOW + 1, PEAK_SEEK)
     return float(levels(samples, places).max(initial=0)) / 32768
 
 
 def levels(samples: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """RMS of windows that start at `places`, as a whole number of 16-bit steps."""
+    """RMS of the windows of samples (T,) int16 that start at `places` (n,) milliseconds: (n,),
+    each a whole number of 16-bit steps."""
     tail = np.zeros(RATE // 1000, np.int64)  # a length is rounded to milliseconds
     energy = np.cumsum(np.r_[0, np.square(samples, dtype=np.int64), tail])
     first, size = places * (RATE // 1000), WINDOW * RATE // 1000
@@ -87,7 +88,7 @@ def to_pcm(wave: np.ndarray) -> np.ndarray:
 
 
 def resample(samples: np.ndarray, sample_rate: int) -> np.ndarray:
-    """int16 at `sample_rate` -> at RATE, by linear interpolation, cut to 16 bits."""
+    """(T,) int16 at `sample_rate` -> (T',) at RATE, by linear interpolation, cut to 16 bits."""
     divisor = math.gcd(sample_rate, RATE)
     step, parts = sample_rate // divisor, RATE // divisor  # an output is step / parts inputs later
     outputs = (len(samples) - 1) * parts // step + 1

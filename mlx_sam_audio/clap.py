@@ -1,7 +1,7 @@
 """CLAP: how near is a sound to a description?
 
 Follows LAION-AI/CLAP as sam-audio's ranker uses it (sam_audio/ranking/clap.py). B batch,
-T samples, L tokens, J joint width.
+T samples, L tokens, D a tower's width, J joint width.
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ class ClapNetwork(nn.Module):
         return self.audio_projection(self.audio_branch(clips))
 
     def embed_text(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        """(B, L) -> (B, J)."""
+        """Token ids and mask (B, L) -> (B, J)."""
         return self.text_projection(self.text_branch(tokens, mask))
 
 
@@ -62,9 +62,7 @@ class CLAP:
     @classmethod
     def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "CLAP":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = ClapConfig.read(folder)
-        network = load.fill(ClapNetwork(config), folder)
+        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property

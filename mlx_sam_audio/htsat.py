@@ -2,7 +2,8 @@
 
 Follows LAION-AI/CLAP (clap_module/htsat.py) without fusion, up to the mean over tokens. Ten
 seconds make 1001 frames, stretched to 1024 and laid out as four rows of 256, so that an ordinary
-image network sees them. B batch, T samples, N frames, M mel bands, S side in tokens, D width.
+image network sees them. B batch, T samples, N frames, M mel bands, S side in tokens, W windows of
+L tokens, D width.
 """
 
 import mlx.core as mx
@@ -65,7 +66,7 @@ class WindowAttention(nn.Module):
         self._index = mx.array(rows * (2 * window - 1) + columns)
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        """Windows (B, W, L, D) of L tokens; mask (W, L, L), added -> (B, W, L, D)."""
+        """Windows (B, W, L, D); mask (W, L, L), added -> (B, W, L, D)."""
         batch, windows, length, dim = x.shape
         heads = self._n_heads
         qkv = self.qkv(x).reshape(batch, windows, length, 3, heads, dim // heads)
@@ -114,6 +115,7 @@ def windows(x, size: int):
 
 
 def join_windows(x: mx.array, shape: tuple) -> mx.array:
+    """What `windows` cut, (B, W, L, D), put together to `shape` (B, S, S, D)."""
     batch, side, _, dim = shape
     size = round(x.shape[2] ** 0.5)
     x = x.reshape(batch, side // size, side // size, size, size, dim)
@@ -138,6 +140,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, S, S, D) -> (B, S / 2, S / 2, 2D)."""
         corners = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
         return self.reduction(self.norm(mx.concatenate(corners, axis=-1)))
 
@@ -157,6 +160,7 @@ class Stage(nn.Module):
         self.downsample = nn.Identity() if last else PatchMerging(dim, config.eps)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, S, S, D) -> (B, S / 2, S / 2, 2D), or the same for the last stage."""
         for block in self.blocks:
             x = block(x)
         return self.downsample(x)

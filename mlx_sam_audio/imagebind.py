@@ -34,9 +34,8 @@ class ImageBind:
     @classmethod
     def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "ImageBind":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = ImageBindConfig.read(folder)
-        return cls(config, load.fill(ImageBindNetwork(config), folder))
+        _, config, network = load.auxiliary(name, revision, ImageBindConfig, ImageBindNetwork)
+        return cls(config, network)
 
     def __call__(
         self, candidates: np.ndarray, sample_rate: int, video: MaskedVideo | np.ndarray
@@ -66,6 +65,7 @@ class ImageBind:
 
 
 def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors (..., E) scaled to length one."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 

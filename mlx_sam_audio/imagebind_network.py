@@ -25,10 +25,12 @@ class Attention(nn.Module):
         self._heads = config.n_heads
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, L, D) -> the same."""
         q, k, v = self.project(x)
         return self.out_proj(attend(*(split(part, self._heads) for part in (q, k, v))))
 
     def project(self, x: mx.array) -> list[mx.array]:
+        """Queries, keys and values, each (B, L, D)."""
         return mx.split(self.qkv(x), 3, axis=-1)
 
 
@@ -41,6 +43,7 @@ class BiasedAttention(Attention):
         self.bias_v = mx.zeros((1, 1, config.dim))
 
     def project(self, x: mx.array) -> list[mx.array]:
+        """Queries (B, L, D), keys and values (B, L + 1, D)."""
         q, k, v = super().project(x)
         return [q, append(k, self.bias_k), append(v, self.bias_v)]
 

@@ -1,5 +1,7 @@
 """How well does a separated sound match its description?
 
+Follows facebookresearch/sam-audio (sam_audio/ranking/judge.py). T samples, N frames, D width.
+
 python -m mlx_sam_audio.judge -i mix.wav -t dog.wav -d "dog barking"
 """
 
@@ -42,9 +44,7 @@ class Judge:
     @classmethod
     def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "Judge":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = JudgeConfig.read(folder)
-        network = load.fill(JudgeNetwork(config), folder)
+        folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property
@@ -132,6 +132,7 @@ def judge(options: argparse.Namespace) -> dict[str, Scores]:
 
 
 def table(scores: dict[str, Scores]) -> str:
+    """A line of headings, then one for each target."""
     names = list(Scores.__dataclass_fields__)
     width = max(map(len, scores))
     rows = [" ".join([" " * width, *(f"{name:>12}" for name in names)])]

@@ -8,7 +8,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from . import memory
-from .config import ModelConfig, read_json
+from .config import ModelConfig, Stored, read_json
 from .errors import SAMAudioError
 from .network import Network
 from .quantise import quantise
@@ -99,6 +99,15 @@ def load_vision(folder: Path) -> VisionEncoder:
     if config.vision is None:
         raise SAMAudioError(f"the model in {folder} has no vision: it takes text and spans only")
     return fill(VisionEncoder(config.vision), folder, "vision")
+
+
+def auxiliary(
+    name: str | Path, revision: str | None, kind: type[Stored], network: type[nn.Module]
+) -> tuple[Path, Stored, nn.Module]:
+    """Folder, configuration and network of a model other than the separation model."""
+    folder = resolve(name, revision)
+    config = kind.read(folder)
+    return folder, config, fill(network(config), folder)
 
 
 def fill(network: nn.Module, folder: Path, name: str = "model") -> nn.Module:

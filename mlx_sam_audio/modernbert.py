@@ -10,17 +10,20 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import ModernBertConfig
+from .config import ModernBertConfig, RobertaConfig
 from .dit import rotary_table, rotate
 from .errors import SAMAudioError
 
 
 class Tokenizer:
-    """The checkpoint's own tokenizer.json; rows padded to the longest."""
+    """The checkpoint's own tokenizer.json, CLAP's too; rows padded to the longest.
 
-    def __init__(self, path: Path, config: ModernBertConfig):
+    Raises SAMAudioError.
+    """
+
+    def __init__(self, path: Path, config: ModernBertConfig | RobertaConfig):
         try:
-            from tokenizers import Tokenizer as Rows
+            import tokenizers
         except ImportError:
             raise SAMAudioError(
                 "reading this model's prompts needs `pip install 'mlx-sam-audio[rank]'`"
@@ -28,15 +31,15 @@ class Tokenizer:
         if not path.is_file():
             raise SAMAudioError(f"{path.parent} holds no {path.name}: convert the model again")
         try:
-            self._rows = Rows.from_file(str(path))
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower
             raise SAMAudioError(f"{path} is not a tokenizer ({error}): convert again") from None
-        self._rows.enable_truncation(config.max_tokens)
-        self._rows.enable_padding(pad_id=config.pad_token)
+        self._tokenizer.enable_truncation(config.max_tokens)
+        self._tokenizer.enable_padding(pad_id=config.pad_token)
 
     def __call__(self, texts: list[str]) -> tuple[mx.array, mx.array]:
         """Token ids (B, L) int32 and the mask (B, L), True on tokens."""
-        rows = self._rows.encode_batch(texts)
+        rows = self._tokenizer.encode_batch(texts)
         tokens = mx.array([row.ids for row in rows], dtype=mx.int32)
         return tokens, mx.array([row.attention_mask for row in rows]) > 0
 
@@ -48,6 +51,7 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(config.dim, config.eps, bias=False)
 
     def __call__(self, tokens: mx.array) -> mx.array:
+        """Token ids (B, L) -> (B, L, D)."""
         return self.norm(self.tok_embeddings(tokens))
 
 
@@ -59,7 +63,7 @@ class Attention(nn.Module):
         self._shape = (config.n_heads, config.dim // config.n_heads)
 
     def __call__(self, x: mx.array, rotary, mask: mx.array) -> mx.array:
-        """mask (B, L, L), True where a query (row) sees a key (column)."""
+        """(B, L, D) -> the same; mask (B, L, L), True where a query (row) sees a key (column)."""
         batch, length, width = x.shape
         qkv = self.Wqkv(x).reshape(batch, length, 3, *self._shape)
         q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
@@ -103,7 +107,7 @@ class ModernBert(nn.Module):
         self._config = config
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        """Token ids (B, L), mask (B, L) -> what the last layer returns, not normed (B, L, D)."""
+        """Ids and mask (B, L), True on tokens -> the last layer's output (B, L, D), not normed."""
         config, length = self._config, tokens.shape[1]
         position = mx.arange(length)
         distance = mx.abs(position[:, None] - position)

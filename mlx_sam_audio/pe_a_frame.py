@@ -1,7 +1,8 @@
 """PE-A-Frame, the network of the span predictor: how much each frame sounds like a description.
 
 Follows facebookresearch/perception_models (core/audio_visual_encoder/pe.py, PEAudioFrame), from
-the latents on: the codec's encoder is SAM-Audio's own. B batch, N frames, L tokens, C channels.
+the latents on: the codec's encoder is SAM-Audio's own. B batch, N frames, L tokens, C channels,
+D width of what a head is given, E width of what it returns.
 """
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from .pe_transformer import PETransformer
 
 
 class ContrastiveHead(nn.Module):
-    """Into the space in which frames and descriptions are compared."""
+    """(..., D) -> (..., E), the space in which frames and descriptions are compared."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -37,7 +38,7 @@ class PEAudioFrame(nn.Module):
         self.logit_bias = mx.zeros((1,))
 
     def embed_text(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        """Token ids and mask (B, L) -> (B, E), of the first token."""
+        """Token ids and mask (B, L), True on tokens -> (B, E), of the first token."""
         return self.text_head(self.text_model(tokens, mask)[:, 0])
 
     def embed_audio(self, latents: mx.array, mask: mx.array | None = None) -> mx.array:

@@ -93,6 +93,7 @@ class Attention(nn.Module):
         self._shape = (config.n_heads, head_dim)
 
     def __call__(self, x: mx.array, rotary, mask: mx.array | None) -> mx.array:
+        """(B, 1 + N, D) -> the same; mask (B, 1 + N) or None, True on content."""
         batch, frames, width = x.shape
         q, k, v = (
             layer(x).reshape(batch, frames, *self._shape).swapaxes(1, 2)

@@ -39,7 +39,7 @@ class Layer(nn.Module):
         self._n_heads = config.n_heads
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        """mask (B, 1, 1, L), True on tokens."""
+        """(B, L, D) -> the same; mask (B, 1, 1, L), True on tokens."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.norm(x + self.fc2(nn.gelu(self.fc1(x))))
 
@@ -62,7 +62,7 @@ class Roberta(nn.Module):
         self.pooler = nn.Linear(config.dim, config.dim)
 
     def __call__(self, tokens: mx.array, mask: mx.array) -> mx.array:
-        """Token ids and mask (B, L) -> (B, D), made of the first token."""
+        """Token ids and mask (B, L), True on tokens -> (B, D), made of the first token."""
         x = self.embeddings(tokens)
         for layer in self.layers:
             x = layer(x, mask[:, None, None])

@@ -35,9 +35,7 @@ class SpanPredictor:
         cls, name: str | Path = NAME, revision: str | None = None
     ) -> "SpanPredictor":
         """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder = load.resolve(name, revision)
-        config = SpanPredictorConfig.read(folder)
-        network = load.fill(PEAudioFrame(config), folder)
+        folder, config, network = load.auxiliary(name, revision, SpanPredictorConfig, PEAudioFrame)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     def __call__(

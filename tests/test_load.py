@@ -9,6 +9,8 @@ from huggingface_hub import errors
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio import SAMAudio, SAMAudioError, load
+from mlx_sam_audio.judge import Judge
+from mlx_sam_audio.span_predictor import SpanPredictor
 
 
 @pytest.fixture
@@ -94,13 +96,27 @@ def test_a_wrong_config(folder, edit, message):
     fails(folder, message)
 
 
-def test_the_local_store(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "store", lambda: tmp_path / "store")
+@pytest.mark.parametrize(
+    "name, model, message",
+    [
+        ("pe_a_frame", SAMAudio, "a span predictor, where a separation model is needed"),
+        ("tiny", SpanPredictor, "a separation model, where a span predictor is needed"),
+        ("judge", SpanPredictor, "a judge, where a span predictor is needed"),
+        ("clap", Judge, "a CLAP ranker, where a judge is needed"),
+        ("imagebind", Judge, "an ImageBind ranker, where a judge is needed"),
+    ],
+)
+def test_models_are_not_mixed_up(converted, name, model, message):
+    with pytest.raises(SAMAudioError, match=f"belongs to {message}"):
+        model.from_pretrained(converted(name))
+
+
+def test_the_local_store(folder, store):
     fails("small", "not converted yet: run `python -m convert --hf-path small`")
     with pytest.raises(SAMAudioError, match="no converted model"):
         load.largest_that_fits(None, 10)
-    shutil.copytree(folder, tmp_path / "store" / "small")
-    assert load.resolve("small") == tmp_path / "store" / "small"
+    shutil.copytree(folder, store / "small")
+    assert load.resolve("small") == store / "small"
     assert load.largest_that_fits(None, 10)[0] == "small"
     assert "the largest in" in load.largest_that_fits(None, 10)[1]
 

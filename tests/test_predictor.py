@@ -8,12 +8,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from benchmarks.parity import relative_error
 from convert import pe_a_frame
 from convert.__main__ import convert, main
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span, load, span_predictor
+from mlx_sam_audio import SAMAudioError, Span, load, span_predictor
 from mlx_sam_audio.prompts import anchors
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans
 
@@ -21,24 +21,9 @@ ORIGINAL = Path(__file__).parent / "golden" / "pe_a_frame"
 RATE, HOP = 48_000, 1920
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return convert(str(ORIGINAL), tmp_path_factory.mktemp("models") / "predictor")
-
-
 @pytest.fixture
 def predictor(folder) -> SpanPredictor:
     return SpanPredictor.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
-def golden() -> dict[str, mx.array]:
-    return mx.load(str(ORIGINAL / "golden.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def meta() -> dict:
-    return json.loads((ORIGINAL / "golden.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -264,30 +249,6 @@ def test_errors(predictor, shape, descriptions, options, message):
         predictor(mx.zeros(shape), descriptions, **options)
 
 
-@pytest.fixture
-def source(tmp_path):
-    return shutil.copytree(ORIGINAL, tmp_path / "source")
-
-
-def change(source, edit):
-    weights = load_file(source / "model.safetensors")
-    edit(weights)
-    save_file(weights, source / "model.safetensors")
-
-
-def configure(source, edit):
-    values = json.loads((source / "config.json").read_text())
-    edit(values)
-    (source / "config.json").write_text(json.dumps(values))
-
-
-def fails(source, message, **options):
-    target = source.parent / "out"
-    with pytest.raises(SAMAudioError, match=message):
-        convert(str(source), target, **options)
-    assert not target.exists()
-
-
 def test_the_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {"config.json", "model.safetensors", "source.json", "tokenizer.json"}
@@ -305,16 +266,16 @@ def test_what_is_left_out(folder):
     assert {pe_a_frame.source_name(name) for name in ours} == kept < set(original)
 
 
-def test_missing_and_unexpected_tensors(source):
-    change(source, lambda weights: weights.pop("text_model.layers.5.attn.Wo.weight"))
-    fails(source, "the checkpoint lacks 1 tensors: text_model.layers.5.attn.Wo.weight")
-    configure(source, lambda values: values.update(nth_text_layer=5))
-    change(source, lambda weights: weights.update({"text_model.x": np.zeros(1, np.float32)}))
-    fails(source, "unexpected 1 tensors: text_model.x")
+def test_missing_and_unexpected_tensors(edit, refused):
+    edit("model.safetensors", lambda x: x.pop("text_model.layers.5.attn.Wo.weight"))
+    refused("the checkpoint lacks 1 tensors: text_model.layers.5.attn.Wo.weight")
+    edit("config.json", lambda values: values.update(nth_text_layer=5))
+    edit("model.safetensors", lambda x: x.update({"text_model.x": np.zeros(1, np.float32)}))
+    refused("unexpected 1 tensors: text_model.x")
 
 
 @pytest.mark.parametrize(
-    "edit, message",
+    "change, message",
     [
         (lambda c: c.pop("audio_model"), "describes no checkpoint that can be .*PE-A-Frame"),
         (lambda c: c.update(nth_text_layer=8), "nth_text_layer is 8: only a layer before the last"),
@@ -326,27 +287,27 @@ def test_missing_and_unexpected_tensors(source):
         ),
     ],
 )
-def test_other_networks_are_refused(source, edit, message):
-    configure(source, edit)
-    fails(source, message)
+def test_other_networks_are_refused(edit, refused, change, message):
+    edit("config.json", change)
+    refused(message)
 
 
-def test_settings_that_the_reference_ignores(source, folder):
+def test_settings_that_the_reference_ignores(source, edit, folder):
     """Its configuration classes take any key, and these change nothing there."""
     transformer = dict(num_key_value_heads=4, rope_theta=1.0, head_dim=7)
-    configure(source, lambda c: c["audio_model"]["audio_transformer"].update(transformer))
-    configure(source, lambda c: c.update(architectures=["PEAudioFrame"]))
+    edit("config.json", lambda c: c["audio_model"]["audio_transformer"].update(transformer))
+    edit("config.json", lambda c: c.update(architectures=["PEAudioFrame"]))
     out = convert(str(source), source.parent / "out")
     assert (out / "config.json").read_text() == (folder / "config.json").read_text()
 
 
-def test_it_has_its_own_text_encoder(source):
-    fails(source, "leave out --text-encoder", text_encoder="t5-base")
+def test_it_has_its_own_text_encoder(refused):
+    refused("leave out --text-encoder", text_encoder="t5-base")
 
 
-def test_a_missing_tokenizer(source):
+def test_a_missing_tokenizer(source, refused):
     (source / "tokenizer.json").unlink()
-    fails(source, "holds no tokenizer.json")
+    refused("holds no tokenizer.json")
 
 
 def test_a_name_of_the_hub_and_its_branch(source, monkeypatch, tmp_path, capsys):
@@ -376,26 +337,18 @@ def test_a_name_of_the_hub_and_its_branch(source, monkeypatch, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision(source, golden, meta, dtype):
-    predictor = SpanPredictor.from_pretrained(convert(str(source), source.parent / "out", dtype))
+def test_half_precision(tmp_path, golden, meta, dtype):
+    predictor = SpanPredictor.from_pretrained(convert(str(ORIGINAL), tmp_path / "half", dtype))
     predictor.network.set_dtype(getattr(mx, dtype))  # the CPU would compute in float32
     rows = predictor.probabilities(golden["latents"], meta["prompts"])
     whole = golden["probabilities"][:1]  # the others are padded
     assert rows.dtype == mx.float32 and mx.abs(rows[:1] - whole).max().item() < 0.1
 
 
-def test_models_are_not_mixed_up(folder, tiny_folder):
-    with pytest.raises(SAMAudioError, match="a separation model, where a span predictor is needed"):
-        SpanPredictor.from_pretrained(tiny_folder)
-    with pytest.raises(SAMAudioError, match="a span predictor, where a separation model is needed"):
-        SAMAudio.from_pretrained(folder)
-
-
-def test_it_is_not_taken_for_a_separation_model(folder, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "store", lambda: tmp_path)
+def test_it_is_not_taken_for_a_separation_model(folder, store):
     with pytest.raises(SAMAudioError, match="--hf-path pe-a-frame-large"):
         SpanPredictor.from_pretrained()
-    shutil.copytree(folder, tmp_path / span_predictor.NAME)
+    shutil.copytree(folder, store / span_predictor.NAME)
     with pytest.raises(SAMAudioError, match="no converted model"):
         load.largest_that_fits(None, 10)
     assert SpanPredictor.from_pretrained().config.channels == 16

@@ -1,39 +1,25 @@
 """Sound activity against the original's, what each ranker prefers, and mixes of them."""
 
-import json
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 import soxr
 
-from convert.__main__ import convert
-from mlx_sam_audio import MaskedVideo, SAMAudioError, Span, activity, load
+from mlx_sam_audio import MaskedVideo, SAMAudioError, Span, activity
 from mlx_sam_audio.clap import CLAP
 from mlx_sam_audio.imagebind import ImageBind
 from mlx_sam_audio.judge import Judge
 from mlx_sam_audio.rank import parse, ranker
 
-GOLDEN = Path(__file__).parent / "golden"
+ORIGINAL = Path(__file__).parent / "golden" / "sound_activity"
 CASES = ("gated", "quiet", "silent", "short", "at44100", "at16000")
 RATE = 48_000
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, mx.array]:
-    return mx.load(str(GOLDEN / "sound_activity" / "golden.safetensors"))
-
-
-@pytest.fixture(scope="module")
-def meta() -> dict:
-    return json.loads((GOLDEN / "sound_activity" / "golden.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> dict[str, Path]:
-    store = tmp_path_factory.mktemp("models")
-    return {name: convert(str(GOLDEN / name), store / name) for name in ("clap", "judge")}
+def models(converted) -> dict[str, Path]:
+    return {name: converted(name) for name in ("clap", "judge")}
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +125,7 @@ def test_another_rate(sound, models):
     assert np.allclose(scores, expected, rtol=1e-4)
 
 
-def test_models_load_on_first_use(sound, tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "store", lambda: tmp_path)
+def test_models_load_on_first_use(sound, store):
     for name in ("clap", "judge"):
         score = ranker(name)
         with pytest.raises(SAMAudioError, match=f"run `python -m convert --hf-path {name}`"):
@@ -184,8 +169,8 @@ def test_activity_needs_spans(sound):
         ranker("activity")(*sound, sample_rate=RATE, spans=[Span("-", 0, 1)])
 
 
-def test_the_picture_decides(tmp_path, sound):
-    folder = convert(str(GOLDEN / "imagebind"), tmp_path / "imagebind")
+def test_the_picture_decides(converted, sound):
+    folder = converted("imagebind")
     frames = np.random.default_rng(0).integers(0, 256, (30, 3, 64, 48), dtype=np.uint8)
     video = MaskedVideo(frames, mask=(0, 0, 20, 20))
     known = dict(sample_rate=RATE, description="", spans=())
