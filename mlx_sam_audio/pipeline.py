@@ -469,7 +469,7 @@ class SAMAudio:
             **windows,
         )
         for i, row in zip(missing, found, strict=True):
-            spans[i] = tuple(row)
+            spans[i] = row if isinstance(row, tuple) else tuple(row)
         return spans
 
     def predict_spans(

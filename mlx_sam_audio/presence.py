@@ -26,7 +26,8 @@ class Presence:
     start: float
     end: float
     level: float
-    predicted: bool | None = None  # whether a predicted span lies in it, where there are some
+    predicted: bool | None = None  # whether a predicted span lies in it, where they were predicted
+    probability: float | None = None  # the predictor's highest of its frames, if it tells
 
     @property
     def absent(self) -> bool:
@@ -57,11 +58,13 @@ class Meter:
     def _window(self, size: int) -> tuple[Presence, np.ndarray]:
         stems, self._held = self._held[:, :size], self._held[:, size:]
         start, self._start = self._start / self._rate, self._start + size
-        end, found = self._start / self._rate, None
+        end, found, probability = self._start / self._rate, None, None
         if self._predicted is not None:
             found = any(span.start < end and start < span.end for span in self._predicted)
+        if hasattr(self._predicted, "probability"):  # a `Predicted`
+            probability = self._predicted.probability(start, end)
         under = level(stems[0]) - level(stems[0] + stems[1])
-        return Presence(start, end, under, found), stems
+        return Presence(start, end, under, found, probability), stems
 
 
 def measured(

@@ -22,6 +22,23 @@ from .windows import Windows
 NAME = "pe-a-frame-large"
 
 
+class Predicted(tuple):
+    """Predicted spans, a tuple of `Span`, and how probably each latent frame (N,) holds the sound.
+
+    frame_rate: latent frames a second.
+    """
+
+    def __new__(cls, spans=(), probabilities: np.ndarray = (), frame_rate: float = 1.0):
+        self = super().__new__(cls, spans)
+        self.probabilities, self.frame_rate = np.asarray(probabilities), frame_rate
+        return self
+
+    def probability(self, start: float, end: float) -> float:
+        """The highest between two times in seconds."""
+        first, last = (round(time * self.frame_rate, 6) for time in (start, end))
+        return float(self.probabilities[int(first) : math.ceil(last)].max(initial=0.0))
+
+
 class SpanPredictor:
     """A loaded model. Its methods are pure functions of their arguments."""
 
@@ -49,7 +66,7 @@ class SpanPredictor:
         samples: Sequence[int] | None = None,
         window: float | None = None,
         overlap: float = 3.0,
-    ) -> list[tuple[Span, ...]]:
+    ) -> list[Predicted]:
         """The "+" spans of each item: where its probability is above `threshold`.
 
         latents: (B, N, C) or (N, C), of the codec. gap: pauses of up to so many seconds between
@@ -67,8 +84,9 @@ class SpanPredictor:
         samples = [rows.shape[1] * hop] * len(rows) if samples is None else samples
         spans = []
         for row, length in zip(rows, samples, strict=True):
-            active = row[: -(-length // hop)] > threshold
-            spans.append(to_spans(runs(active, smallest, gap), length, rate, hop))
+            row = row[: -(-length // hop)]
+            found = to_spans(runs(row > threshold, smallest, gap), length, rate, hop)
+            spans.append(Predicted(found, row, rate / hop))
         return spans
 
     def probabilities(

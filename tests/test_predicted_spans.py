@@ -1,5 +1,6 @@
 """Predicted spans reach the transformer, whichever way audio is separated."""
 
+import copy
 import json
 from dataclasses import replace
 from functools import partial
@@ -107,7 +108,13 @@ def test_the_real_network_reads_the_mixtures_latents(tiny, folder):
     lengths = dict(window=1.0, overlap=0.4)
     (in_windows,) = predictor(latents, "dog", threshold=0.5, samples=[len(WAVE)], **lengths)
     assert tiny.predict_spans(WAVE, "dog", options, **lengths) == in_windows != expected
-    assert tiny.separate(WAVE, "dog", predict_spans=options, **FEW).spans == expected
+    result = tiny.separate(WAVE, "dog", predict_spans=options, **FEW)
+    assert result.spans == expected
+    frames = predictor.probabilities(latents, "dog", samples=[len(WAVE)])[0]
+    seconds = [np.array(frames)[i : i + 25].max() for i in range(0, len(frames), 25)]
+    assert [row.probability for row in result.presence] == seconds
+    again = copy.deepcopy(result.spans)
+    assert again == expected and again.probability(0, 1) == seconds[0]
 
 
 def test_another_codec(toy, folder):
