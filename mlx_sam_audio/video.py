@@ -10,6 +10,7 @@ import heapq
 import itertools
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -85,7 +86,8 @@ class Features:
     """What `encoder`, for pictures of `size`, makes of the frames shown at `times` (N,) seconds:
     rows (N, D) float32, encoded as far as somebody asked for them.
 
-    Frames are read, masked and encoded batch by batch, each once.
+    Frames are read, masked and encoded batch by batch, each once; the rows lie in a file without a
+    name, so that memory does not grow with the video.
     """
 
     def __init__(self, encoder, size: int, video: MaskedVideo, times: np.ndarray):
@@ -100,7 +102,8 @@ class Features:
         while self._done < wanted:
             piece = next(self._pieces)
             if self._rows is None:
-                self._rows = np.zeros((len(self), piece.shape[1]), np.float32)
+                shape = len(self), piece.shape[1]
+                self._rows = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
             self._rows[self._done : self._done + len(piece)] = piece
             self._done += len(piece)
         if self._done == len(self):
