@@ -28,12 +28,13 @@ def curves(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str
         before = si_sdr(item.mixture, item.target)
         truth = np.array([si_sdr(target, item.target) - before for target in targets])
         known = dict(sample_rate=model.sample_rate, description=item.phrase, spans=())
-        scores = {
-            name: rank.ranker(name)(targets, residuals, item.mixture, **known)["score"]
-            for name in WEIGHT_FREE
-        }
-        for name, row in {**scores, "oracle": truth}.items():
-            gains[name].append([truth[int(np.argmax(row[:count]))] for count in COUNTS])
+        for name in WEIGHT_FREE:
+            rank_by, row = rank.ranker(name), []
+            for count in COUNTS:
+                sounds = targets[:count], residuals[:count], item.mixture
+                row.append(truth[int(np.argmax(rank_by(*sounds, **known)["score"]))])
+            gains[name].append(row)
+        gains["oracle"].append([truth[:count].max() for count in COUNTS])
     return {name: np.mean(rows, axis=0).tolist() for name, rows in gains.items()}
 
 

@@ -59,8 +59,14 @@ def decode(
         for row in held[:, None, : skip + count + halo]:
             clean.append(codec.decode_clean(row, skip, count))
             mx.eval(clean)
-        audio, kept = codec.mark(mx.concatenate(clean), message, kept)
-        mx.eval(audio, kept)
+        clean, marked = mx.concatenate(clean), []
+        step = max(count // len(clean), 1) * codec.hop_length  # all rows, but not the whole chunk
+        for i in range(0, clean.shape[1], step):
+            part, kept = codec.mark(clean[:, i : i + step], message, kept)
+            mx.eval(part, kept)
+            marked.append(part)
+        audio = mx.concatenate(marked, axis=1)
+        mx.eval(audio)
         done += count
         drop = max(done - halo, 0) - first
         held, first = held[:, drop:], first + drop

@@ -15,10 +15,10 @@ import mlx.core as mx
 from .config import ModelConfig
 from .errors import SAMAudioError
 
-CODEC = 13  # arrays of the codec's widest layer that live at once
+CODEC = 10  # arrays of the codec's widest layer that live at once
 SOLVER = 40  # arrays (N, D) that live at once in an evaluation
-CHUNK_BYTES = 3 * 2**27  # activations of the codec's chunk: larger ones save little of the context
-HALO = 2  # frames that a chunk's context is worth
+CHUNK_BYTES = 5 * 2**26  # activations of the codec's chunk: larger ones save little of the context
+HALO = 5  # frames that a chunk's context is worth
 MOST_FRAMES = 250
 LEAST_FRAMES = 8
 MOST_WINDOWS = 8

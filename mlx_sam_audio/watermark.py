@@ -31,13 +31,18 @@ class Carry:
         y = layer(x, past)
         # a chunk may be shorter than what the layer remembers
         recent = mx.concatenate([past, x], axis=1) if x.shape[1] < layer.memory else x
-        self.kept.append(recent[:, recent.shape[1] - layer.memory :])
+        self.kept.append(end(recent, layer.memory))
         return y
 
     def lstm(self, layer: nn.LSTM, x: mx.array) -> mx.array:
         hidden, cell = layer(x, *next(self._before, (None, None)))
-        self.kept.append((hidden[:, -1], cell[:, -1]))
+        self.kept.append((end(hidden, 1)[:, 0], end(cell, 1)[:, 0]))
         return hidden
+
+
+def end(x: mx.array, count: int) -> mx.array:
+    """A copy of the last samples: a slice would keep all of x in memory."""
+    return mx.take(x, mx.arange(x.shape[1] - count, x.shape[1]), axis=1)
 
 
 class ResidualELU(nn.Module):

@@ -138,7 +138,8 @@ def test_a_gate_in_every_path(toy, monkeypatch, window):
     long = toy.separate_long(NOISE, "dog", **options)
     chunks = list(toy.stream(NOISE, "dog", **options))
     streamed = np.concatenate([np.array(chunk.target) for chunk in chunks])
-    for target in (np.array(long.target), streamed):
+    (batched,) = toy.separate_batch([NOISE], ["dog"], gate=True, **FEW)
+    for target in (np.array(long.target), streamed, np.array(batched.target)):
         assert target.shape == (400,) and not target.any()
     assert [row.end for row in long.presence] == [0.1, 0.2, 0.3, 0.4]
     assert np.array(long.residual).any()
