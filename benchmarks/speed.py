@@ -23,6 +23,7 @@ from benchmarks import machine
 
 FRAMES = 250  # of one evaluation: 10 s
 STAGES = ("text", "encode", "evaluation", "decode")
+WHOLE = (*STAGES, "decode")  # a separation of one step, to see its peak
 PROMPT = "a dog barking in the distance"
 
 
@@ -45,6 +46,9 @@ class Ours:
             mx.eval(network.text_encoder(tokens, mask))
         elif stage == "encode":
             mx.eval(codec.encode(mx.zeros((1, self.frames * codec.hop_length)) + 0.1))
+        elif stage == "whole":
+            wave = np.full(self.frames * codec.hop_length, 0.1, np.float32)
+            mx.eval(model.separate(wave, PROMPT, method="euler", steps=1).residual)
         elif stage == "decode":  # one stem, as the pipeline does
             mx.eval(codec.decode_clean(mx.zeros((1, self.frames, 128)) + 0.1))
         else:  # with its share of what is made for 16 evaluations at once
@@ -104,7 +108,10 @@ class Torch:
     def run(self, stage: str) -> None:
         torch = self.torch
         with torch.inference_mode():
-            if stage == "text":
+            if stage == "whole":
+                for part in WHOLE:
+                    self.run(part)
+            elif stage == "text":
                 self.text(torch.ones((1, 8), dtype=torch.long))
             elif stage == "encode":
                 self.codec(torch.full((1, 1, self.frames * 1920), 0.1, dtype=self.kind))
@@ -158,7 +165,10 @@ class MLXAudio:
 
     def run(self, stage: str) -> None:
         mx = self.mx
-        if stage == "text":
+        if stage == "whole":
+            for part in WHOLE:
+                self.run(part)
+        elif stage == "text":
             mx.eval(self.text(mx.ones((1, 8), dtype=mx.int32), mx.ones((1, 8), dtype=mx.int32)))
         elif stage == "encode":
             mx.eval(self.codec.encode(mx.full((1, self.frames * 1920, 1), 0.1, dtype=self.kind)))
@@ -236,7 +246,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--bits", type=int, choices=(4, 6, 8), help="quantised weights")
     parser.add_argument("--seconds", type=float, default=1.0, help="of audio, for the codec")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=(*STAGES, "whole"), default=STAGES)
     parser.add_argument("--repeats", type=int, default=3, help="after one run to warm up")
     parser.add_argument("--against", choices=("torch", "mlx-audio"))
     parser.add_argument("--load", action="store_true", help="also time loading from the disk")
