@@ -119,8 +119,9 @@ class SAMAudio:
             raise SAMAudioError("noise= and message= belong to one candidate: give seed= instead")
         rank_by = rank.ranker(ranker)
         job = self.prepare(
-            [audio], [description], [spans], [video], predict_spans, range(1, most), max_memory
-        )
+            [audio], [description], [spans], [video], predict_spans, range(1, most), max_memory,
+            rank_by if most > 1 else None,
+        )  # fmt: skip
         counter = longform.Progress(progress, None, most * len(plan))
         solve = partial(self.solve, job, plan, noise, message, watermark, counter.advance)
         if candidates == 1:
@@ -189,8 +190,9 @@ class SAMAudio:
         return [one.gated(found) for one, found in zip(results, job.predicted, strict=True)]
 
     def prepare(
-        self, audios, descriptions, spans, videos, predict_spans, at_once: range, max_memory
-    ) -> "Job":
+        self, audios, descriptions, spans, videos, predict_spans, at_once: range, max_memory,
+        ranker=None,
+    ) -> "Job":  # fmt: skip
         """Check and encode what is separated. at_once: how few and how many states are solved
         together."""
         spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, videos, strict=True)]
@@ -198,7 +200,7 @@ class SAMAudio:
             check_words(description, self.config.vocabulary)
         waves = [self.samples(audio) for audio in audios]
         frames = -(-max(map(len, waves)) // self.hop_length)
-        beside = self.beside(videos, predict_spans)
+        beside = self.beside(videos, predict_spans, ranker)
         pieces = self.pieces(frames, at_once, frames, max_memory, beside)
         clock = Clock()
         lengths = list(map(len, waves))
@@ -378,11 +380,13 @@ class SAMAudio:
         weights = sum(v.nbytes for n in networks for _, v in tree_flatten(n.parameters()))
         return memory.pieces(self.config, weights, frames, at_once, size, max_memory)
 
-    def beside(self, videos: Sequence[MaskedVideo | None], predict: Predict) -> list[nn.Module]:
+    def beside(
+        self, videos: Sequence[MaskedVideo | None], predict: Predict, ranker: Callable | None = None
+    ) -> list[nn.Module]:
         """The networks that these prompts need beside the model's own."""
         networks = [self.vision] if any(video is not None for video in videos) else []
-        network = part_of(self.finder(predict), "network")
-        return [*networks, network] if network else networks
+        networks += filter(None, [part_of(self.finder(predict), "network")])
+        return networks + (ranker.networks() if isinstance(ranker, rank.Weighted) else [])
 
     def finder(self, predict: Predict) -> Callable | None:
         """What predicts spans, if they are to be predicted."""

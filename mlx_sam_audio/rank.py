@@ -7,10 +7,11 @@ first counts and the others are reported.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+import mlx.nn as nn
 import numpy as np
 
 from . import activity, audio
@@ -47,17 +48,27 @@ def ranker(
             )
     if not weights or not all(math.isfinite(weight) for weight in weights.values()):
         raise SAMAudioError(f"{kind!r} is no ranker: give names with finite weights")
-    places = {**{name: name for name in MODELS}, **(models or {})}
+    return Weighted(dict(weights), {**{name: name for name in MODELS}, **(models or {})})
 
-    def weighted(*sounds, **known) -> dict[str, np.ndarray]:
+
+@dataclass(frozen=True)
+class Weighted:
+    """A weighted sum of rankers, and where the models of those that have one lie."""
+
+    weights: Mapping[str, float]
+    places: Mapping[str, str | Path]
+
+    def __call__(self, *sounds, **known) -> dict[str, np.ndarray]:
         total, parts = 0, {}
-        for name, weight in weights.items():
-            rows = by_name(RANKERS[name](*sounds, place=places.get(name), **known), name)
+        for name, weight in self.weights.items():
+            rows = by_name(RANKERS[name](*sounds, place=self.places.get(name), **known), name)
             total = total + weight * first(rows)
             parts |= rows
         return {"score": total, **parts}
 
-    return weighted
+    def networks(self) -> list[nn.Module]:
+        """What a call takes memory for."""
+        return [loaded(name, self.places[name]).network for name in self.weights if name in MODELS]
 
 
 def by_name(scores: np.ndarray | Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

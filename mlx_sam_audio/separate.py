@@ -213,7 +213,7 @@ def separate(options: argparse.Namespace) -> None:
     if options.candidates != "auto":
         options.candidates = whole_number(options.candidates)
     several.rounds(options.candidates)
-    rank.ranker(options.ranker)
+    ranker = rank.ranker(options.ranker)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
     source = Path(options.input)
     if not source.is_file():
@@ -257,7 +257,9 @@ def separate(options: argparse.Namespace) -> None:
     length = audio.length(source, model.sample_rate) or 0
     windows = windows_of(model, length or round(options.window * model.sample_rate), options)
     at_once = range(1, max(len(windows.starts), *several.rounds(options.candidates)))
-    beside = model.beside([seen], settings.predict_spans)
+    beside = model.beside(
+        [seen], settings.predict_spans, ranker if options.candidates != 1 else None
+    )
     pieces = model.pieces(windows.frames, at_once, windows.size, limit, beside)
     shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
     if shown:

@@ -113,6 +113,13 @@ def test_clap_and_judge(sound, models):
             assert np.array_equal(alone[f"judge {name}"], row)
 
 
+def test_memory_is_planned_for_models_that_rank(toy, models):
+    networks = toy.beside([None], False, ranker("clap:5,judge:1,consensus:1", models))
+    assert [type(network).__name__ for network in networks] == ["ClapNetwork", "JudgeNetwork"]
+    alone, beside = (toy.pieces(50, range(1, 1), 50, None, given) for given in ([], networks))
+    assert beside.bytes > alone.bytes and toy.beside([None], False, ranker()) == []
+
+
 def test_another_rate(sound, models):
     candidates, residuals, mixture = (x[..., ::3] for x in sound)
     given = dict(sample_rate=RATE // 3, description="a dog")
