@@ -19,14 +19,15 @@ it stopped.
 import mlx.core as mx
 import mlx.nn as nn
 
+from .device import on_cpu
+
 WIDE = 512  # outputs
 
 
 def conv1d(x: mx.array, weight: mx.array, dilation: int = 1) -> mx.array:
     """Valid convolution: x (B, T, C), weight (D, K, C) -> (B, T - (K - 1) * dilation, D)."""
     outputs, taps, _ = weight.shape
-    on_gpu = mx.default_device() != mx.Device(mx.cpu)
-    if taps > 1 and (on_gpu or dilation == 1 and outputs >= WIDE):
+    if taps > 1 and (not on_cpu() or dilation == 1 and outputs >= WIDE):
         return mx.conv1d(x, weight, dilation=dilation)
     length = x.shape[1] - (taps - 1) * dilation
     y = x[:, :length] @ weight[:, 0].T

@@ -18,6 +18,7 @@ import numpy as np
 
 from .config import TransformerConfig
 from .conv import Conv1d
+from .exponential import attention, silu, swiglu
 
 
 class Moment(NamedTuple):
@@ -48,12 +49,6 @@ def rotary_table(frames: int, head_dim: int, theta: float) -> tuple[mx.array, mx
 def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     a, b = mx.split(x.astype(mx.float32), 2, axis=-1)
     return mx.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
-
-
-@mx.compile
-def swiglu(x: mx.array) -> mx.array:
-    gate, value = mx.split(x, 2, axis=-1)
-    return nn.silu(gate) * value
 
 
 @partial(mx.compile, shapeless=True)
@@ -120,8 +115,7 @@ class CrossAttention(nn.Module):
 
 def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
     """mask (B, keys), True where a key may be seen."""
-    mask = None if mask is None else mask[:, None, None, :]
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+    return attention(q, k, v, None if mask is None else mask[:, None, None, :])
 
 
 class Block(nn.Module):
@@ -156,7 +150,7 @@ class ConvBlock(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         flat = mx.fast.layer_norm(x.reshape(x.shape[0], -1), None, None, 1e-5)
         x = flat.reshape(x.shape) * self.groupnorm.weight + self.groupnorm.bias
-        return self.project(nn.silu(x))
+        return self.project(silu(x))
 
 
 class Patcher(nn.Module):
@@ -187,7 +181,7 @@ class DiT(nn.Module):
     def moment(self, t: mx.array, memory: mx.array) -> Moment:
         """t (B,) in [0, 1], memory (B, L, D)."""
         t = self.t_embedder(sinusoidal(t, self._frequency_dim).astype(memory.dtype))  # (B, D)
-        modulation = self.t_block(nn.silu(t)).reshape(t.shape[0], 6, -1)
+        modulation = self.t_block(silu(t)).reshape(t.shape[0], 6, -1)
         memory = self.y_embedder(memory)
         pairs = [layer.cross_attention.keys_values(memory) for layer in self.layers]
         keys, values = (mx.stack(parts, axis=1) for parts in zip(*pairs, strict=True))

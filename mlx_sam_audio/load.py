@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from . import memory
 from .config import ModelConfig, Stored, read_json
+from .device import on_cpu
 from .errors import SAMAudioError
 from .network import Network
 from .quantise import quantise
@@ -139,7 +140,7 @@ def fill(network: nn.Module, folder: Path, name: str = "model") -> nn.Module:
     ]
     complain(f"{folder} holds misshapen", misshapen)
     network.load_weights(list(weights.items()), strict=True)
-    if mx.default_device() == mx.Device(mx.cpu):
+    if on_cpu():
         network.set_dtype(mx.float32)
     return network.eval()
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .config import ModelConfig
+from .device import on_cpu
 from .errors import SAMAudioError
 
 CODEC = 10  # arrays of the codec's widest layer that live at once
-SOLVER = 40  # arrays (N, D) that live at once in an evaluation
-CHUNK_BYTES = 5 * 2**26  # activations of the codec's chunk: larger ones save little of the context
+SOLVER = 44  # arrays (N, D) that live at once in an evaluation
+WORK_BYTES = 5 * 2**26  # activations at a time, where more would gain little speed
 HALO = 5  # frames that a chunk's context is worth
 MOST_FRAMES = 250
 LEAST_FRAMES = 8
@@ -52,8 +53,8 @@ def pieces(
             f"{text(windows.start * solver)}; allow more, or choose a smaller or quantised model, "
             "or a shorter window"
         )
-    count = max(windows.start, min(windows.stop, left // solver, MOST_WINDOWS))
-    chunk = min(min(left, CHUNK_BYTES) // codec - HALO, MOST_FRAMES)
+    count = max(windows.start, min(windows.stop, min(left, WORK_BYTES) // solver, MOST_WINDOWS))
+    chunk = min(min(left, WORK_BYTES) // codec - HALO, MOST_FRAMES)
     chunk = max(chunk, LEAST_FRAMES)
     peak = max(count * solver, (min(chunk, frames) + HALO) * codec)
     return Pieces(count, chunk, weights + state + peak)
@@ -64,16 +65,12 @@ def itemsize(config: ModelConfig) -> int:
     return 4 if on_cpu() else getattr(mx, config.dtype).size
 
 
-def on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 def solver_bytes(config: ModelConfig, size: int) -> int:
     """Activations of one evaluation on one window of `size` frames."""
     transformer = config.transformer
     values = SOLVER * size * transformer.dim
     if on_cpu():  # where attention scores are written out
-        values += 2 * transformer.n_heads * size**2
+        values += 5 * transformer.n_heads * size**2
     return values * itemsize(config)
 
 

@@ -9,6 +9,7 @@ import mlx.nn as nn
 
 from .config import CodecConfig
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
+from .exponential import elu
 
 BITS = 16
 HIDDEN = 128  # width of the message embedding, a constant of the reference
@@ -52,7 +53,7 @@ class ResidualELU(nn.Module):
         self.block += [Conv1d(channels // 2, channels, 1)]
 
     def __call__(self, x: mx.array, carry: Carry) -> mx.array:
-        return x + self.block[1](nn.elu(carry.conv(self.block[0], nn.elu(x))))
+        return x + self.block[1](elu(carry.conv(self.block[0], elu(x))))
 
 
 class LSTM(nn.Module):
@@ -103,11 +104,11 @@ class Watermark(nn.Module):
         carry = Carry(kept)
         h = carry.conv(self.pre, audio)
         for residual, conv in self.down:
-            h = carry.conv(conv, nn.elu(residual(h, carry)))
-        h = carry.conv(self.encoder_out, nn.elu(self.encoder_lstm(h, carry)))
+            h = carry.conv(conv, elu(residual(h, carry)))
+        h = carry.conv(self.encoder_out, elu(self.encoder_lstm(h, carry)))
         rows = 2 * mx.arange(BITS) + message.astype(mx.int32)
         h = h + self.message(rows).sum(axis=1, keepdims=True)
         h = self.decoder_lstm(carry.conv(self.decoder_in, h), carry)
         for conv, residual in self.up:
-            h = residual(carry.conv(conv, nn.elu(h)), carry)
-        return self._gain * carry.conv(self.post, nn.elu(h)), tuple(carry.kept)
+            h = residual(carry.conv(conv, elu(h)), carry)
+        return self._gain * carry.conv(self.post, elu(h)), tuple(carry.kept)
