@@ -28,8 +28,8 @@ def rounds(count: int | str) -> tuple[int, ...]:
 
 def decided(scores: list[float]) -> bool:
     """Does the best lead clearly?"""
-    second, first = sorted(scores)[-2:]
-    return first - second > MARGIN * abs(first)
+    second, best = sorted(scores)[-2:]
+    return best - second > MARGIN * abs(best)
 
 
 def ranked(make: Callable, count: int | str, seed: int, rank: Callable) -> list[Separation]:

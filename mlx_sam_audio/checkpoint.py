@@ -52,5 +52,5 @@ def digest(*values) -> str:
     sha = hashlib.sha256()
     for value in values:
         arrays = isinstance(value, (np.ndarray, mx.array))
-        sha.update(np.ascontiguousarray(value).tobytes() if arrays else repr(value).encode())
+        sha.update(np.ascontiguousarray(value) if arrays else repr(value).encode())
     return sha.hexdigest()

@@ -1,8 +1,8 @@
 """The codec on files of any length: exact chunks, memory that does not grow.
 
 Every chunk is computed with as much context on both sides as the layers can see (their receptive
-field), and the context's results are thrown away, so that chunks joined equal the whole. What is
-recurrent, the watermark, carries its state on.
+field), and what comes of the context is thrown away, so that chunks joined equal the whole. What
+is recurrent, the watermark, carries its state on.
 """
 
 from collections.abc import Iterable, Iterator

@@ -19,9 +19,9 @@ from .watermark import Watermark
 def snake(x: mx.array, turns: mx.array, height: mx.array) -> mx.array:
     """x + height * sin(pi turns x)^2, of x (B, T, C) and turns and height (C,).
 
-    The sine is a polynomial of u, the squared distance from a whole turn, true to 2e-8: MLX's own
-    is a scalar loop on the CPU, and on the GPU either waits for memory. In pairs, since MLX fuses
-    no longer chains than this one.
+    The sine is a polynomial of u, the squared distance from a whole turn, true to 2e-8 before
+    rounding: MLX's own is a scalar loop on the CPU, and on the GPU either waits for memory. It is
+    in pairs, and the shallow factor comes last, since MLX fuses chains of limited depth.
     """
     wide = x.astype(mx.float32)
     r = turns * wide
@@ -29,7 +29,7 @@ def snake(x: mx.array, turns: mx.array, height: mx.array) -> mx.array:
     v = mx.square(u)
     first, second = 9.86960431 - 32.46967117 * u, 42.72719634 - 30.10146584 * u
     sine = first + v * second + mx.square(v) * (13.05009892 - 3.35659262 * u)
-    return (wide + (u * height) * sine).astype(x.dtype)
+    return (wide + sine * (u * height)).astype(x.dtype)
 
 
 class Snake(nn.Module):
@@ -109,17 +109,17 @@ class Decoder(nn.Module):
     def __call__(self, x: mx.array, first: int, last: int) -> mx.array:
         """(B, N, latent_dim) -> samples first..last of the clean waveform, (B, n, 1) float32.
 
-        No layer computes what those do not depend on: the first layers see far, but the last,
-        which see little, have nearly all of the work.
+        Between the blocks, what those do not depend on is cut off: the first layers see far, but
+        the last, which see little, have nearly all of the work.
         """
         layers, wanted = self.model + self.final, [(first, last)]
         for layer in layers[:0:-1]:
             wanted.append(layer.needs(*wanted[-1]))
         start = 0  # where x begins in the layer's whole output
-        for layer, (first, last) in zip(layers, reversed(wanted), strict=True):
+        for layer, (begin, end) in zip(layers, reversed(wanted), strict=True):
             y = layer(x)
             start *= y.shape[1] // x.shape[1]
-            x, start = y[:, max(first - start, 0) : last + 1 - start], max(first, start)
+            x, start = y[:, max(begin - start, 0) : end + 1 - start], max(begin, start)
         return mx.tanh(x.astype(mx.float32))
 
     def needs(self, first: int, last: int) -> tuple[int, int]:

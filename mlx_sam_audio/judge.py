@@ -14,13 +14,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from . import audio, chunks, load, memory
+from . import audio, chunks, load
 from .config import JudgeConfig
 from .errors import Parser, SAMAudioError
 from .judge_network import JudgeNetwork
 from .modernbert import Tokenizer
 
 NAME = "judge"
+FRAMES = 60  # that the codec encodes at a time: about memory.WORK_BYTES
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Judge:
 
     def embed(self, wave: np.ndarray) -> mx.array:
         """(T,) -> (1, N, D). The codec works in pieces that equal the whole."""
-        encoded = chunks.encode(self.network.audio_codec, [wave[None]], memory.MOST_FRAMES)
+        encoded = chunks.encode(self.network.audio_codec, [wave[None]], FRAMES)
         pieces = [latents for latents, _ in encoded]
         return self.network.embed_audio(mx.concatenate(pieces, axis=1))
 

@@ -1,6 +1,6 @@
 """What a run takes in memory, and how to cut it into pieces that fit.
 
-The two factors are what MLX's CPU backend was seen to hold at most (`python -m benchmarks.speed`
+The factors are what MLX's CPU backend was seen to hold at most (`python -m benchmarks.speed`
 prints the peaks of every stage), rounded up.
 """
 
@@ -45,7 +45,7 @@ def pieces(
     state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
     solver, codec = solver_bytes(config, size), codec_bytes(config)
     left = available - weights - state
-    least = max(windows.start * solver, (LEAST_FRAMES + HALO) * codec)
+    least = max(windows.start * solver, max(LEAST_FRAMES + HALO, 2 * windows.start) * codec)
     if left < least:
         raise SAMAudioError(
             f"this needs {text(weights + state + least)} of memory, and there are "
@@ -56,7 +56,8 @@ def pieces(
     count = max(windows.start, min(windows.stop, min(left, WORK_BYTES) // solver, MOST_WINDOWS))
     chunk = min(min(left, WORK_BYTES) // codec - HALO, MOST_FRAMES)
     chunk = max(chunk, LEAST_FRAMES)
-    peak = max(count * solver, (min(chunk, frames) + HALO) * codec)
+    # the watermark marks at least a frame of every stem at a time
+    peak = max(count * solver, max(min(chunk, frames) + HALO, 2 * count) * codec)
     return Pieces(count, chunk, weights + state + peak)
 
 

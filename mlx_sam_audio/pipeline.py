@@ -17,7 +17,6 @@ from .config import ModelConfig
 from .dit import Moment
 from .errors import SAMAudioError
 from .network import Condition, Network
-from .presence import measured
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
 from .separation import Separation
 from .t5 import Tokenizer
@@ -140,7 +139,10 @@ class SAMAudio:
             counter.reach(most * len(plan), most * len(plan))
             if residual == "subtract":
                 wave = mx.array(job.waves[0])
-                results = [replace(one, residual=wave - one.target) for one in results]
+                results = [
+                    replace(one, residual=wave - one.target).measured(job.predicted[0])
+                    for one in results
+                ]
         if gate:
             results = [one.gated(job.predicted[0]) for one in results]
         best = max(results, key=lambda one: one.score or 0.0)
@@ -168,7 +170,8 @@ class SAMAudio:
     ) -> list[Separation]:
         """Separate B items as the reference's padded batch does: a shorter clip's result depends
         on how far it is padded. Item i is drawn from seed + i. noise is (1 or B, N, 2C), message
-        (2B, 16): target then residual of each item. The rest is as in `separate`.
+        (2B, 16): target then residual of each item. progress counts every item's evaluations. The
+        rest is as in `separate`.
         """
         plan = ode.plan(method, steps, times)
         check_residual(residual)
@@ -194,7 +197,7 @@ class SAMAudio:
         ranker=None,
     ) -> "Job":  # fmt: skip
         """Check and encode what is separated. at_once: how few and how many states are solved
-        together."""
+        together. ranker: if its models take memory too."""
         spans = [check_prompt(*prompt) for prompt in zip(descriptions, spans, videos, strict=True)]
         for description in descriptions:
             check_words(description, self.config.vocabulary)
@@ -252,21 +255,16 @@ class SAMAudio:
         job.clock.lap("decode")
         results = []
         for k, (i, wave) in enumerate(zip(items, waves, strict=True)):
-            target, rest = targets[k][: len(wave)], residuals[k][: len(wave)]
-            stems = [(np.array(target), np.array(rest))]
-            seen = measured(stems, self.sample_rate, job.predicted[i])
-            results.append(
-                Separation(
-                    target=target,
-                    residual=rest,
-                    sample_rate=self.sample_rate,
-                    seed=seeds[k],
-                    spans=job.spans[i],
-                    evaluations=len(plan),
-                    seconds=job.clock.laps,
-                    presence=tuple(row for row, _ in seen),
-                )
+            result = Separation(
+                target=targets[k][: len(wave)],
+                residual=residuals[k][: len(wave)],
+                sample_rate=self.sample_rate,
+                seed=seeds[k],
+                spans=job.spans[i],
+                evaluations=len(plan),
+                seconds=job.clock.laps,
             )
+            results.append(result.measured(job.predicted[i]))
         return results
 
     def separate_long(

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
-from .presence import Presence, gated
+from .presence import Presence, gated, measured
 from .prompts import Span
 
 
@@ -26,6 +26,12 @@ class Separation:
     score: float | None = None  # the ranker's, where there were several candidates
     scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
     candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
+
+    def measured(self, predicted: tuple[Span, ...] | None = None) -> "Separation":
+        """The same with its presence. predicted: its spans, where they were predicted."""
+        stems = [(np.array(self.target), np.array(self.residual))]
+        rows = measured(stems, self.sample_rate, predicted)
+        return replace(self, presence=tuple(row for row, _ in rows))
 
     def gated(self, predicted: tuple[Span, ...] | None = None) -> "Separation":
         """The same with silence where the sound is absent: see `presence`."""

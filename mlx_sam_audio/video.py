@@ -91,24 +91,34 @@ class Features:
     """
 
     def __init__(self, encoder, size: int, video: MaskedVideo, times: np.ndarray):
-        self._pieces, self._rows, self._done = pieces(encoder, size, video, times), None, 0
-        self._length = len(times)
+        self._pieces, self._done = pieces(encoder, size, video, times), 0
+        self._file, self._width, self._length = tempfile.TemporaryFile(), 0, len(times)
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, cut: slice) -> np.ndarray:
-        wanted = cut.indices(len(self))[1]
-        while self._done < wanted:
-            piece = next(self._pieces)
-            if self._rows is None:
-                shape = len(self), piece.shape[1]
-                self._rows = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
-            self._rows[self._done : self._done + len(piece)] = piece
+        start, stop, _ = cut.indices(len(self))
+        while self._done < stop:
+            piece = next(self._pieces).astype(np.float32)
+            self._width = piece.shape[1]
+            self._keep(piece.tobytes())
             self._done += len(piece)
         if self._done == len(self):
             next(self._pieces, None)  # what is left to check of the mask
-        return self._rows[cut]
+        self._file.seek(4 * self._width * start)
+        rows = self._file.read(4 * self._width * (stop - start))
+        return np.frombuffer(rows, np.float32).reshape(stop - start, self._width)
+
+    def _keep(self, rows: bytes) -> None:
+        try:
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(rows)
+            self._file.flush()
+        except OSError as error:
+            raise SAMAudioError(
+                f"cannot keep the video's features in {tempfile.gettempdir()}: {error.strerror}"
+            ) from None
 
 
 def pieces(encoder, size: int, video: MaskedVideo, times: np.ndarray) -> Iterator[np.ndarray]:

@@ -33,6 +33,14 @@ def test_the_best_wins(toy):
     assert [c.score for c in result.candidates] == [1, 3, 2]
 
 
+def test_a_subtracted_residual_is_the_one_that_is_measured(toy):
+    options = dict(seed=3, residual="subtract", **FEW)
+    alone = toy.separate(NOISE, "dog", **options)
+    first = toy.separate(NOISE, "dog", candidates=2, **options).candidates[0]
+    levels = [[row.level for row in one.presence] for one in (alone, first)]
+    assert np.allclose(*levels, atol=1e-3)
+
+
 def test_what_a_score_consists_of(toy):
     def rank_by(*sounds, **known):
         return {"overall": np.array([2, 1]), "recall": np.array([3, 4])}

@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.parity import relative_error
 from convert.__main__ import convert
-from mlx_sam_audio import SAMAudioError, memory
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio import judge as judging
 from mlx_sam_audio.judge import Judge, main
 
 ORIGINAL = Path(__file__).parent / "golden" / "judge"
@@ -97,7 +98,7 @@ def test_mixture_and_candidate_are_not_alike(judge, golden):
 def test_long_audio_is_encoded_in_pieces(judge, golden, monkeypatch):
     wave = waves(golden, "pair")[0][0]
     whole = judge.network.embed_audio(judge.network.audio_codec.encode(mx.array(wave)[None]))
-    monkeypatch.setattr(memory, "MOST_FRAMES", 8)
+    monkeypatch.setattr(judging, "FRAMES", 8)
     assert relative_error(judge.embed(wave), whole) <= 1e-5
 
 

@@ -113,11 +113,21 @@ def test_clap_and_judge(sound, models):
             assert np.array_equal(alone[f"judge {name}"], row)
 
 
-def test_memory_is_planned_for_models_that_rank(toy, models):
-    networks = toy.beside([None], False, ranker("clap:5,judge:1,consensus:1", models))
-    assert [type(network).__name__ for network in networks] == ["ClapNetwork", "JudgeNetwork"]
-    alone, beside = (toy.pieces(50, range(1, 1), 50, None, given) for given in ([], networks))
-    assert beside.bytes > alone.bytes and toy.beside([None], False, ranker()) == []
+def test_memory_is_planned_for_models_that_rank(toy, models, monkeypatch):
+    planned, pieces = [], toy.pieces
+
+    def spy(*given):
+        planned.append([type(network).__name__ for network in given[-1]])
+        return pieces(*given)
+
+    monkeypatch.setattr(toy, "pieces", spy)
+    wave, mix = np.zeros(400, np.float32), ranker("clap:5,judge:1,consensus:1", models)
+    options = dict(method="euler", steps=1, ranker=mix)
+    for count in (1, 2):
+        toy.separate(wave + 0.1, "a dog", candidates=count, **options)
+    assert planned == [[], ["ClapNetwork", "JudgeNetwork"]]
+    alone, beside = (pieces(50, range(1, 1), 50, None, x) for x in ([], mix.networks()))
+    assert beside.bytes > alone.bytes
 
 
 def test_another_rate(sound, models):

@@ -1,0 +1,57 @@
+"""Functions that are written out for MLX's CPU backend, against float64."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_sam_audio import exponential
+from mlx_sam_audio.dacvae import Snake
+
+X = np.concatenate([np.linspace(-80, 80, 100_001), [-1e4, -1e-6, 0, 1e-6]]).astype(np.float32)
+WIDE = X.astype(np.float64)
+
+
+def test_exp():
+    found = np.array(exponential.exp(mx.array(X[X > -1e3])))
+    assert np.allclose(found, np.exp(WIDE[X > -1e3]), rtol=4e-6, atol=0)
+    assert 0 <= exponential.exp(mx.array(-mx.inf)).item() < 2e-38
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        (exponential.silu, WIDE / (1 + np.exp(-WIDE.clip(-700)))),
+        (exponential.elu, np.where(WIDE > 0, WIDE, np.expm1(np.minimum(WIDE, 0)))),
+    ],
+)
+def test_activations(found, expected):
+    assert np.allclose(np.array(found(mx.array(X))), expected, rtol=2e-7, atol=5e-7)
+
+
+def test_swiglu():
+    a, b = X[:1000].reshape(2, 500), X[-1000:].reshape(2, 500)
+    found = exponential.swiglu(mx.array(np.concatenate([a, b], axis=1)))
+    wide = a.astype(np.float64)
+    assert np.allclose(np.array(found), wide / (1 + np.exp(-wide)) * b, rtol=4e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(masked):
+    q, k, v = mx.random.normal((3, 2, 3, 50, 16), key=mx.random.key(0))
+    mask = mx.arange(50) < 30 if masked else None
+    expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask=mask)
+    assert mx.allclose(exponential.attention(q, k, v, mask), expected, rtol=0, atol=2e-6).item()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.3, 3.0, 40.0])
+def test_snake(alpha, dtype):
+    layer = Snake(1)
+    layer.alpha = mx.array([alpha]).astype(dtype)
+    x = mx.array(X[:100_001:10, None]).astype(dtype)
+    wide, a = np.array(x.astype(mx.float32)).astype(np.float64), layer.alpha.item()
+    found = layer(x)
+    assert found.dtype == dtype
+    expected = wide + np.sin(a * wide) ** 2 / (a + 1e-9)
+    tolerance = {mx.float32: 3e-5, mx.float16: 0.05, mx.bfloat16: 0.4}[dtype]
+    assert np.allclose(np.array(found.astype(mx.float32)), expected, rtol=0, atol=tolerance)
