@@ -12,6 +12,7 @@ import mlx.nn as nn
 
 from .config import CodecConfig, EncoderConfig
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
+from .exponential import nearest
 from .watermark import Watermark
 
 
@@ -25,7 +26,7 @@ def snake(x: mx.array, turns: mx.array, height: mx.array) -> mx.array:
     """
     wide = x.astype(mx.float32)
     r = turns * wide
-    u = mx.square(r - mx.round(r))
+    u = mx.square(r - nearest(r))
     v = mx.square(u)
     first, second = 9.86960431 - 32.46967117 * u, 42.72719634 - 30.10146584 * u
     sine = first + v * second + mx.square(v) * (13.05009892 - 3.35659262 * u)

@@ -18,7 +18,7 @@ import numpy as np
 
 from .config import TransformerConfig
 from .conv import Conv1d
-from .exponential import attention, silu, swiglu
+from .exponential import RMSNorm, attention, silu, swiglu
 
 
 class Moment(NamedTuple):
@@ -74,8 +74,8 @@ class SelfAttention(nn.Module):
         head_dim = config.dim // config.n_heads
         self.wqkv = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
-        self.q_norm = nn.RMSNorm(head_dim, config.norm_eps)
-        self.k_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self.q_norm = RMSNorm(head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(head_dim, config.norm_eps)
         self._shape = (config.n_heads, head_dim)
 
     def __call__(self, x: mx.array, rotary, mask: mx.array | None) -> mx.array:
@@ -96,8 +96,8 @@ class CrossAttention(nn.Module):
         self.wq = nn.Linear(config.dim, config.dim, bias=False)
         self.wkv = nn.Linear(config.dim, 2 * config.dim, bias=False)
         self.wo = nn.Linear(config.dim, config.dim, bias=False)
-        self.q_norm = nn.RMSNorm(head_dim, config.norm_eps)
-        self.k_norm = nn.RMSNorm(head_dim, config.norm_eps)
+        self.q_norm = RMSNorm(head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(head_dim, config.norm_eps)
         self._shape = (config.n_heads, head_dim)
 
     def keys_values(self, memory: mx.array) -> tuple[mx.array, mx.array]:
@@ -121,10 +121,10 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.a
 class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = SelfAttention(config)
         self.cross_attention = CrossAttention(config)
-        self.ffn_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = SwiGLU(config.dim, config.ffn_dim, config.dim)
         self.scale_shift_table = mx.random.normal((6, config.dim)) * config.dim**-0.5
 
@@ -172,7 +172,7 @@ class DiT(nn.Module):
         self.t_embedder = SwiGLU(config.frequency_dim, dim, dim)
         self.t_block = nn.Linear(dim, 6 * dim)
         self.layers = [Block(config) for _ in range(config.n_layers)]
-        self.norm = nn.RMSNorm(dim, config.norm_eps)
+        self.norm = RMSNorm(dim, config.norm_eps)
         self.output = nn.Linear(dim, config.out_channels, bias=False)
         self.final_layer_scale_shift_table = mx.random.normal((2, dim)) * dim**-0.5
         self._frequency_dim = config.frequency_dim

@@ -1,5 +1,7 @@
-"""exp and what is made of it: MLX's own on the GPU. On the CPU that computes one number after the
-other; there it is a polynomial, which compiles to vector code, as exact and three times as fast.
+"""Functions that are MLX's own on the GPU, and on the CPU are written to become vector code.
+
+There MLX computes exp for one number after the other: a polynomial is as exact and four times as
+fast.
 """
 
 import math
@@ -9,21 +11,33 @@ import mlx.nn as nn
 
 from .device import on_cpu
 
+LOG2_E = 1 / math.log(2)
+ROUND = 1.5 * 2**23  # float32s around this one are whole numbers
+
+
+def nearest(x: mx.array) -> mx.array:
+    """The whole numbers nearest to x, up to 2^22. On the CPU mx.round is a call for each number."""
+    return (x + ROUND) - ROUND if on_cpu() else mx.round(x)
+
+
+def exp2(x: mx.array) -> mx.array:
+    """2^x = 2^n * 2^f, n whole and f from -1/2 to 1/2, of x from -126 to 127; float32.
+
+    2^f within 8e-8 by as few operations as `mx.compile` still makes one loop of. That becomes
+    vector code only if nothing is called in it and x is contiguous.
+    """
+    n = nearest(x)
+    f = x - n
+    low, middle = 1.0000000710 + f * 0.693146949, 0.240221218 + f * 0.0555074262
+    v = mx.square(f)
+    power = low + v * (middle + v * (0.00967545975 + f * 0.00132669704))
+    bits = ((n + 127) * 2**23).astype(mx.int32)  # of 2^n
+    return power * bits.view(mx.float32)
+
 
 def exp(x: mx.array) -> mx.array:
-    """e^x = 2^n * 2^f, n whole and f from -1/2 to 1/2; float32, and not below 2^-126.
-
-    What is not contiguous would not compile to vector code, nor what is fused with it.
-    """
-    y = mx.clip(mx.contiguous(x).astype(mx.float32) / math.log(2), -126, 127)
-    n = mx.round(y)
-    f = y - n
-    low = 1 + f * 0.693147206
-    middle, high = 0.240226466 + f * 0.0555032900, 0.00961851953 + f * 0.00133998604
-    v = mx.square(f)
-    power = low + v * (middle + v * (high + v * 0.000153375768))
-    whole = mx.left_shift(n.astype(mx.int32) + 127, 23)  # the bits of 2^n
-    return power * whole.view(mx.float32)
+    """e^x of a contiguous x, not below 2^-126 nor above 2^127; float32."""
+    return exp2(mx.clip(x.astype(mx.float32) * LOG2_E, -126, 127))
 
 
 @mx.compile
@@ -45,13 +59,24 @@ def elu(x: mx.array) -> mx.array:
     return mx.where(x > 0, x, exp(mx.minimum(x, 0)) - 1).astype(x.dtype) if on_cpu() else nn.elu(x)
 
 
+class RMSNorm(nn.RMSNorm):
+    def __call__(self, x: mx.array) -> mx.array:
+        if not on_cpu():
+            return super().__call__(x)
+        wide = x.astype(mx.float32)
+        scale = mx.rsqrt(mx.square(wide).mean(axis=-1, keepdims=True) + self.eps)
+        # contiguous: or mx.compile would move it into the loop over x, and make it for each element
+        return (wide * mx.contiguous(scale)).astype(x.dtype) * self.weight
+
+
 def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
     """softmax(q k^T / sqrt(D)) v of (B, H, N, D); mask (B, 1, 1, N), True where a key is seen."""
     scale = q.shape[-1] ** -0.5
     if not on_cpu():
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    scores = (q * scale) @ k.swapaxes(-1, -2)
+    scores = k @ (q * scale).swapaxes(-1, -2)  # keys first: maxima and sums run down whole rows
     if mask is not None:
-        scores = mx.where(mask, scores, -mx.inf)
-    weights = exp(scores - scores.max(axis=-1, keepdims=True))
-    return ((weights @ v) / weights.sum(axis=-1, keepdims=True)).astype(q.dtype)
+        scores = mx.where(mask.swapaxes(-1, -2), scores, -mx.inf)
+    weights = exp(scores - scores.max(axis=-2, keepdims=True))
+    y = (weights.swapaxes(-1, -2) @ v) / weights.sum(axis=-2)[..., None]
+    return y.astype(q.dtype)

@@ -38,7 +38,7 @@ def test_swiglu():
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention(masked):
     q, k, v = mx.random.normal((3, 2, 3, 50, 16), key=mx.random.key(0))
-    mask = mx.arange(50) < 30 if masked else None
+    mask = (mx.arange(50) < 30)[None, None, None] if masked else None
     expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask=mask)
     assert mx.allclose(exponential.attention(q, k, v, mask), expected, rtol=0, atol=2e-6).item()
 
