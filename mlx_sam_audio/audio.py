@@ -97,7 +97,7 @@ def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarra
             for part in resampler.resample(None):
                 yield part.to_ndarray().T, stream.rate
     except av.FFmpegError as error:
-        raise SAMAudioError(f"cannot read {path}: {error}") from None
+        raise SAMAudioError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def writable(path: str | Path, suffixes: Iterable[str] = SUBTYPES) -> Path:

@@ -13,12 +13,25 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import audio, load, longform, memory, ode, rank, report, span_predictor, spectrogram, video
+from . import (
+    audio,
+    load,
+    longform,
+    memory,
+    ode,
+    preview,
+    rank,
+    report,
+    span_predictor,
+    spectrogram,
+    video_files,
+)
 from . import candidates as several
 from .errors import Parser, SAMAudioError
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
 from .timing import Clock
+from .video import MaskedVideo
 from .windows import Windows, window_frames
 
 
@@ -143,16 +156,17 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
             f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
         )
     paths = tuple(
-        audio.writable(path, (*audio.SUBTYPES, *video.WRITTEN)) for path in (target, Path(residual))
+        audio.writable(path, (*audio.SUBTYPES, *video_files.WRITTEN))
+        for path in (target, Path(residual))
     )
-    if any(path.suffix.lower() in video.WRITTEN for path in paths):
-        video.duration(source)  # it must have pictures to copy
+    if any(path.suffix.lower() in video_files.WRITTEN for path in paths):
+        video_files.duration(source)  # it must have pictures to copy
     if len({source.resolve(), *(path.resolve() for path in paths)}) < 3:
         raise SAMAudioError("input, output and residual must be three different files")
     return paths
 
 
-def masked_video(options: argparse.Namespace) -> video.MaskedVideo | None:
+def masked_video(options: argparse.Namespace) -> MaskedVideo | None:
     """What the options show of the sound."""
     if options.box and options.mask:
         raise SAMAudioError("--box and --mask say the same: give one of them")
@@ -164,18 +178,18 @@ def masked_video(options: argparse.Namespace) -> video.MaskedVideo | None:
             mask = tuple(map(int, options.box.split(",")))
         except ValueError:
             raise SAMAudioError(f"cannot read the box {options.box!r}: write X0,Y0,X1,Y1") from None
-    return video.MaskedVideo(options.video or options.input, mask)
+    return MaskedVideo(options.video or options.input, mask)
 
 
-def draw(options: argparse.Namespace, shown: video.MaskedVideo | None) -> None:
+def draw(options: argparse.Namespace, shown: MaskedVideo | None) -> None:
     """The pictures that help to say where the thing is."""
     if options.pick:
-        video.contact_sheet(options.video or options.input, options.pick)
+        preview.contact_sheet(options.video or options.input, options.pick)
         print(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")
     if options.preview:
         if shown is None or shown.mask is None:
             raise SAMAudioError("--preview draws a --box or a --mask: give one of them")
-        video.preview(shown, options.preview)
+        preview.preview(shown, options.preview)
         print(f"wrote {options.preview}")
 
 
@@ -353,14 +367,14 @@ def write(run: Iterator[longform.Chunk], files, paths, sample_rate: int, samples
 def sounds(source: Path, paths, sample_rate: int) -> Iterator[list[Path]]:
     """Sound files to write; what has the name of a video becomes one when they are written."""
     files = [
-        path.with_name(f".{path.name}.wav") if path.suffix.lower() in video.WRITTEN else path
+        path.with_name(f".{path.name}.wav") if path.suffix.lower() in video_files.WRITTEN else path
         for path in paths
     ]
     try:
         yield files
         for file, path in zip(files, paths, strict=True):
             if file != path:
-                video.remux(source, audio.blocks(file, sample_rate), sample_rate, path)
+                video_files.remux(source, audio.blocks(file, sample_rate), sample_rate, path)
     finally:
         for file in set(files) - set(paths):
             file.unlink(missing_ok=True)

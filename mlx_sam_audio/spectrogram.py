@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import SAMAudioError
+from . import figures
 from .prompts import Span
 
 SPAN_COLOURS = {"+": "#3ddc84", "-": "#ff5c5c"}
@@ -21,17 +21,11 @@ def save(
     spans: Sequence[Span] = (),
 ) -> None:
     """Write a PNG of log spectrograms on one colour scale, spans marked on the first."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SAMAudioError(
-            "pictures need matplotlib: `pip install 'mlx-sam-audio[plot]'`"
-        ) from None
     levels = {title: decibels(blocks, samples, sample_rate) for title, blocks in rows.items()}
     top = max(next(iter(levels.values())).max(), FLOOR)
     seconds = samples / sample_rate
-    figure = Figure(figsize=(10, 2.2 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    picture = figures.figure(10, 2.2 * len(rows))
+    axes = picture.subplots(len(rows), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, (title, level) in zip(axes, levels.items(), strict=True):
         image = axis.imshow(
             level.T,
@@ -49,11 +43,8 @@ def save(
             axes[0].axvline(edge, color=SPAN_COLOURS[span.sign], linewidth=1)
         axes[0].axvspan(span.start, span.end, ymin=0.96, color=SPAN_COLOURS[span.sign])
     axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=list(axes), label="dB", pad=0.01)
-    try:
-        figure.savefig(path, dpi=110, format="png")
-    except OSError as error:
-        raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
+    picture.colorbar(image, ax=list(axes), label="dB", pad=0.01)
+    figures.save(picture, path, dpi=110)
 
 
 def decibels(blocks: Iterable[np.ndarray], samples: int, sample_rate: int) -> np.ndarray:

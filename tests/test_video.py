@@ -1,90 +1,22 @@
-"""Videos in and out, with clips that PyAV makes here."""
+"""Videos as prompts: their frames, and what is hidden in them."""
 
 import builtins
 import itertools
-from fractions import Fraction
 
 import numpy as np
 import pytest
+from clips import RATE, av, beeps, clip, grey, turned
 
-from mlx_sam_audio import SAMAudioError, audio, frames, video
+from mlx_sam_audio import SAMAudioError, frames, preview, video, video_files
 from mlx_sam_audio.video import MaskedVideo
 
-av = pytest.importorskip("av")
-
-RATE = 48_000
 TIMES = np.arange(25) / 25
-
-
-def clip(
-    path,
-    count=25,
-    rate=25,
-    times=None,
-    size=(64, 48),
-    codec="libx264",
-    pix_fmt="yuv444p",
-    sound=None,
-    sound_start=0.0,
-    pictures=True,
-):
-    """A clip whose frame i is of the grey 8 i, and brighter in its upper left corner."""
-    with av.open(str(path), "w") as container:
-        if pictures:
-            stream = container.add_stream(codec, rate=rate)
-            stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
-            if codec == "libx264":
-                stream.options = {"qp": "0" if "10" not in pix_fmt else "4", "bf": "2"}
-            stream.codec_context.time_base = Fraction(1, 1000)
-        if sound is not None:
-            voice = container.add_stream("aac", rate=RATE, layout="mono")
-        for i in range(count if pictures else 0):
-            image = np.full((size[1], size[0], 3), 8 * i, np.uint8)
-            image[: size[1] // 3, : size[0] // 3] = 250
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts = round(1000 * (i / rate if times is None else times[i]))
-            frame.time_base = Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        if pictures:
-            container.mux(stream.encode(None))
-        if sound is not None:
-            frame = av.AudioFrame.from_ndarray(sound[None], "fltp", "mono")
-            frame.rate, frame.time_base = RATE, Fraction(1, RATE)
-            frame.pts = round(sound_start * RATE)
-            container.mux(voice.encode(frame))
-            container.mux(voice.encode(None))
-    return path
-
-
-def turned(path, degrees):
-    """Writes how a player must turn the pictures, clockwise, into the track's header (mp4)."""
-    turn = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees]
-    a, b, c, d = (value * 2**16 for value in turn)
-    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 2**30], ">i4").tobytes()
-    data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 44
-    data[at : at + 36] = matrix
-    path.write_bytes(data)
-    return path
-
-
-def grey(frame) -> int:
-    """The number of the clip's frame, read from its lower right corner."""
-    return round(frame[:, -8:, -8:].mean() / 8)
 
 
 def shown(masked: MaskedVideo, times) -> list[int]:
     """The number of the frame that each latent frame sees."""
     pairs = list(video.matched(masked, np.asarray(times)))
     return list(itertools.chain(*([grey(frame)] * count for frame, count in pairs)))
-
-
-def beeps(seconds, at) -> np.ndarray:
-    wave = np.zeros(int(seconds * RATE), np.float32)
-    for second in at:
-        first = int(second * RATE)
-        wave[first : first + 480] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(480) / RATE)
-    return wave
 
 
 def test_frames_of_a_file(tmp_path):
@@ -294,8 +226,8 @@ def test_files_that_are_no_video(tmp_path):
     ):
         for read in (
             lambda path: masked(None, path),
-            lambda path: video.contact_sheet(path, tmp_path / "sheet.png"),
-            lambda path: video.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
+            lambda path: preview.contact_sheet(path, tmp_path / "sheet.png"),
+            lambda path: video_files.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
         ):
             with pytest.raises(SAMAudioError, match=message):
                 read(tmp_path / name)
@@ -314,91 +246,14 @@ def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", refuse)
     for read in (
         lambda: masked(None, path),
-        lambda: video.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
+        lambda: video_files.remux(path, beeps(0.5, [0]), RATE, tmp_path / "out.mp4"),
     ):
         with pytest.raises(SAMAudioError, match=r"pip install 'mlx-sam-audio\[video\]'"):
             read()
 
 
-def packets(path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        return [bytes(packet) for packet in container.demux(stream) if packet.size]
-
-
-def heard(path) -> tuple[np.ndarray, float]:
-    """The sound of a file, and when it starts."""
-    return audio.read(path, RATE), video.sound_start(path)
-
-
-@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
-@pytest.mark.parametrize("sound_start", [0.0, 0.4])
-def test_new_sound_in_an_old_video(tmp_path, name, sound_start):
-    source = clip(tmp_path / "a.mp4", sound=beeps(1, [0.5]), sound_start=sound_start)
-    wave, zero = heard(source)
-    video.remux(source, wave, RATE, tmp_path / name)
-    after, start = heard(tmp_path / name)
-    assert start == 0 and packets(tmp_path / name) == packets(source)
-    silence = round(zero * RATE)
-    assert np.abs(after[:silence]).max(initial=0) < 1e-3
-    after = after[silence:]
-    # the beep of 10 ms lies where it was: 0.5 s after the sound's start, to the sample
-    beep = beeps(0.01, [0])
-    found = [np.correlate(samples, beep, "valid").argmax() for samples in (wave, after)]
-    assert found[0] == found[1]
-    # the source's own header rounds its start to a millisecond
-    assert zero + found[0] / RATE == pytest.approx(sound_start + 0.5, abs=1e-3)
-    if name != "out.mp4":
-        assert len(after) == len(wave) and np.abs(after - wave).max() < 1e-6
-    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", name}
-
-
-def test_sound_in_pieces_and_a_turned_picture(tmp_path):
-    source, wave = turned(clip(tmp_path / "a.mp4"), 90), beeps(1, [0.25, 0.75])
-    video.remux(source, iter(np.split(wave, [5, 30_000])), RATE, tmp_path / "out.mov")
-    assert np.abs(audio.read(tmp_path / "out.mov", RATE) - wave).max() < 1e-6
-    frame, _ = next(video.matched(MaskedVideo(tmp_path / "out.mov"), TIMES[:1]))
-    assert frame.shape == (3, 64, 48)
-
-
-def test_a_video_that_cannot_be_written(tmp_path):
-    source = clip(tmp_path / "a.mkv", codec="libvpx", pix_fmt="yuv420p")
-    wave = beeps(0.5, [0])
-    for output, message in (
-        (tmp_path / "out.avi", "must end in .mp4"),
-        (source, "is the video itself"),
-        (tmp_path / "out.mp4", "cannot hold vp8 video: try .mkv"),
-    ):
-        with pytest.raises(SAMAudioError, match=message):
-            video.remux(source, wave, RATE, output)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
-
-
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    source = clip(tmp_path / "a.mkv")
-
-    def full(*paths):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(video.os, "replace", full)
-    with pytest.raises(SAMAudioError, match="cannot write .*out.mp4: No space left"):
-        video.remux(source, beeps(0.5, [0]), RATE, tmp_path / "out.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
-
-
-def test_pictures_for_people(tmp_path):
-    path = clip(tmp_path / "a.mp4")
-    video.contact_sheet(path, tmp_path / "sheets" / "sheet.png")
-    video.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png", seconds=0.4)
-    for name in ("sheets/sheet.png", "preview.png"):
-        time, image = video.frame_at(tmp_path / name, 0)
-        assert image.shape[0] == 3 and min(image.shape[1:]) > 300
-    (*_, first), (*_, last) = (video.frame_at(path, seconds) for seconds in (0.1, 0.9))
-    assert (grey(first), grey(last)) == (2, 22)
-
-
 def test_a_preview_dims_all_but_the_thing(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(video, "sketch", lambda axes, title, frame: drawn.append(frame))
-    video.preview(MaskedVideo(ARRAY, MASK), tmp_path / "preview.png")
+    monkeypatch.setattr(preview, "sketch", lambda axes, title, frame: drawn.append(frame))
+    preview.preview(MaskedVideo(ARRAY, MASK), tmp_path / "preview.png")
     assert np.array_equal(drawn[0], np.where(MASK, ARRAY[0], ARRAY[0] // 3))
