@@ -6,6 +6,7 @@ python -m benchmarks.parity -m small --golden F   a real one, against goldens ma
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors import safe_open
 
 from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Span
 
+os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 TINY = Path(__file__).parents[1] / "tests" / "golden" / "tiny"
 
 

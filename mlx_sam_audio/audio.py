@@ -1,5 +1,6 @@
 """Sound files: read any as mono at one rate, block by block; write one whole or not at all."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,8 @@ def resample(waves: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
 
 def existing(path: str | Path) -> Path:
     path = Path(path)
+    if path.is_dir():
+        raise SAMAudioError(f"{path} is a folder, not a file")
     if not path.is_file():
         raise SAMAudioError(f"there is no file {path}")
     if path.stat().st_size == 0:
@@ -63,17 +66,22 @@ def length(path: str | Path, sample_rate: int) -> int | None:
         header = soundfile.info(existing(path))
     except soundfile.LibsndfileError:
         return None
-    return -(-header.frames * sample_rate // header.samplerate)
+    return math.floor(header.frames * sample_rate / header.samplerate + 0.5)  # as soxr rounds
 
 
 def decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Pieces (T, channels) float32 at the file's own rate, and that rate."""
     try:
-        with soundfile.SoundFile(path) as file:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        yield from decoded_container(path, error)
+        return
+    try:
+        with file:
             for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
                 yield block, file.samplerate
     except soundfile.LibsndfileError as error:
-        yield from decoded_container(path, error)
+        raise SAMAudioError(f"{path} is damaged: {error}") from None
 
 
 def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarray, int]]:
@@ -86,7 +94,7 @@ def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarra
             "`pip install 'mlx-sam-audio[video]'`"
         ) from None
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise SAMAudioError(f"{path} has no sound")
             stream = container.streams.audio[0]
@@ -192,6 +200,10 @@ class Writer:
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:
     """Write (T,) whole or not at all. Returns the notice of a peak above full scale, if any."""
     writer = Writer(path, sample_rate, len(samples))
-    writer.write(samples)
-    writer.close()
+    try:
+        writer.write(samples)
+        writer.close()
+    except BaseException:  # Ctrl-C too must leave no half file
+        writer.discard()
+        raise
     return writer.notice

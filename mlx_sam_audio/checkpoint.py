@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import mlx.core as mx
@@ -25,8 +26,8 @@ class Checkpoint:
             with np.load(self.path, allow_pickle=False) as saved:
                 identity = json.loads(str(saved["identity"]))
                 done, x, slopes = int(saved["done"]), saved["x"], list(saved["slopes"])
-        except (OSError, ValueError, KeyError) as error:
-            raise SAMAudioError(f"{self.path} is damaged ({error}): remove it") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise SAMAudioError(f"{self.path} is damaged: remove it") from None
         changed = [name for name, value in self._identity.items() if identity.get(name) != value]
         if changed:
             raise SAMAudioError(
@@ -53,4 +54,5 @@ def digest(*values) -> str:
     for value in values:
         arrays = isinstance(value, (np.ndarray, mx.array))
         sha.update(np.ascontiguousarray(value) if arrays else repr(value).encode())
+        sha.update(b"\0")
     return sha.hexdigest()

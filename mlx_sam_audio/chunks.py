@@ -66,10 +66,10 @@ def decode(
             mx.eval(part, kept)
             marked.append(part)
         audio = mx.concatenate(marked, axis=1)
-        mx.eval(audio)
         done += count
         drop = max(done - halo, 0) - first
         held, first = held[:, drop:], first + drop
+        mx.eval(audio, held)  # held too: the next chunk may be wanted in another thread
         return audio
 
     def ready(context: int) -> int:

@@ -114,17 +114,18 @@ def auxiliary(
 def fill(network: nn.Module, folder: Path, name: str = "model") -> nn.Module:
     """Give every parameter its tensor from the files NAME*.safetensors.
 
-    Raises SAMAudioError that names the first keys at fault. Weights are read when first used: a
-    part that is not used never is. On the CPU they are widened to float32, since half-precision
-    products are scalar loops there.
+    Raises SAMAudioError that names the first keys at fault. Weights are read when first used, in
+    whatever thread that is. On the CPU they are widened to float32, since half-precision products
+    are scalar loops there.
     """
+    reading = mx.new_thread_unsafe_stream(mx.cpu)  # the default one is of this thread alone
     files = sorted(folder.glob(f"{name}*.safetensors"))
     if not files:
         raise SAMAudioError(f"{folder} holds no {name}*.safetensors")
     weights = {}
     for file in files:
         try:
-            tensors = mx.load(str(file))
+            tensors = mx.load(str(file), stream=reading)
         except (RuntimeError, ValueError) as error:
             raise SAMAudioError(f"cannot read {file}: {error}") from None
         twice = sorted(set(tensors) & set(weights))
@@ -141,7 +142,8 @@ def fill(network: nn.Module, folder: Path, name: str = "model") -> nn.Module:
     complain(f"{folder} holds misshapen", misshapen)
     network.load_weights(list(weights.items()), strict=True)
     if on_cpu():
-        network.set_dtype(mx.float32)
+        with mx.stream(reading):
+            network.set_dtype(mx.float32)
     return network.eval()
 
 
@@ -165,11 +167,14 @@ def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
     if not sizes:
         raise SAMAudioError(
             f"no converted model in {store()}: run `python -m convert --hf-path small` once, or "
-            "name a model folder with -m"
+            "name a model with -m: a folder, or demo, the small bundled one"
         )
-    offered = memory.text(limit or memory.machine())
+    offered = memory.text(memory.machine() if limit is None else limit)
     for name in sorted(sizes, key=sizes.get, reverse=True):
-        config = ModelConfig.read(store() / name)
+        try:
+            config = ModelConfig.read(store() / name)
+        except SAMAudioError:
+            continue
         weights = sizes[name] * memory.itemsize(config) // getattr(mx, config.dtype).size
         frames = math.ceil(window * config.codec.sample_rate / config.codec.hop_length)
         try:

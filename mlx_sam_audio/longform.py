@@ -21,12 +21,13 @@ from .dit import Moment
 from .errors import Cancelled, SAMAudioError
 from .presence import Meter, Presence, gated
 from .prompts import Span, anchors
+from .separation import check_finite
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
 from .windows import Windows, window_frames
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chunk:
     """A piece of a stream; pieces follow one another without gap or overlap."""
 
@@ -67,6 +68,10 @@ class Options:
         return ode.plan(self.method, times=self.times)
 
 
+STOPPED = "stopped on request; nothing was written"
+WRONG_LENGTH = "the file is not as long as its header says: convert it to wav"
+
+
 class Mixture:
     """The file's latents, encoded as far as somebody asked for them."""
 
@@ -90,7 +95,7 @@ class Mixture:
         while self._done < min(len(self) if cut.stop is None else cut.stop, len(self)):
             latents, samples = next(self._pieces, (None, 0))
             if latents is None or self._done + latents.shape[1] > len(self):
-                raise SAMAudioError("the file is not as long as its header says: convert it to wav")
+                raise SAMAudioError(WRONG_LENGTH)
             self._latents[self._done : self._done + latents.shape[1]] = np.array(
                 latents[0].astype(mx.float32)
             )
@@ -140,7 +145,15 @@ class Progress:
         if self._progress is not None:
             self._progress(done, total)
         if self._cancel is not None and self._cancel():
-            raise Cancelled("stopped on request; nothing was written")
+            raise Cancelled(STOPPED)
+
+
+def watched(pieces: Iterator, cancel: Callable | None) -> Iterator:
+    """The same, as long as the caller does not stop."""
+    for piece in pieces:
+        if cancel is not None and cancel():
+            raise Cancelled(STOPPED)
+        yield piece
 
 
 def velocities(model, prompt: Prompt, x, latents, rows, t: float) -> np.ndarray:
@@ -184,6 +197,7 @@ def solve(model, prompt: Prompt, latents, x, windows, plan, progress, at_once=1,
     first, x, kept = (0, x, ()) if saved is None else saved.load(x)
     progress.skip(first * len(windows.starts))
     for done, slopes_kept in ode.integrate_in_place(slopes, x, plan, first, kept):
+        check_finite(np.isfinite(x).all())
         if saved is not None:
             saved.save(done, x, slopes_kept)
     return x
@@ -220,6 +234,7 @@ def follow(model, prompt: Prompt, latents, noise, windows, plan, progress) -> It
             return v
 
         *_, x = ode.integrate(field, noise[cut], plan)
+        check_finite(np.isfinite(x).all())
         yield x if after is None else x[: after - start]
 
 
@@ -234,6 +249,7 @@ def separate(
     clock = clock or Clock()
     size, overlap = window_frames(model, options.window, options.overlap)
     blocks, samples = source(model, audio)
+    blocks = watched(blocks, options.cancel)
     opening, blocks = peek(blocks, size * model.hop_length + 1)
     if len(opening) <= size * model.hop_length:  # one window: exactly what separate() does
         yield from whole(model, opening, audio, description, options, clock)
@@ -247,6 +263,7 @@ def separate(
     at_once = range(1, 1 if streaming else len(Windows.over(frames, size, overlap).starts))
     beside = model.beside([options.video], options.predict_spans)
     pieces = model.pieces(frames, at_once, size, options.max_memory, beside)
+    model.read_weights()
     if samples is not None:
         anchors(options.spans, samples, model.sample_rate, model.hop_length)
     mixture = Mixture(model, blocks, samples if streaming else None, pieces.frames)
@@ -288,6 +305,7 @@ def separate(
         mx.clear_cache()
         states = (state[i : i + pieces.frames] for i in range(0, len(state), pieces.frames))
     stems = decoded(model, states, message, pieces.frames, options.residual)
+    stems = watched(stems, options.cancel)
     mixed = source(model, audio)[0] if options.residual == "subtract" else None
     whole_file = cut(model, stems, mixture.samples, mixed)
     if options.gate:
@@ -347,7 +365,10 @@ def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterato
         count = audio.shape[1]
         if mixture is not None:
             while len(held) < count:
-                held = np.concatenate([held, next(mixture)])
+                block = next(mixture, None)
+                if block is None:
+                    raise SAMAudioError(WRONG_LENGTH)
+                held = np.concatenate([held, block])
             audio = mx.stack([audio[0], mx.array(held[:count]) - audio[0]])
             held = held[count:]
         yield Chunk(audio[0], audio[1], done / model.sample_rate, model.sample_rate)

@@ -23,7 +23,7 @@ HALO = 5  # frames that a chunk's context is worth
 MOST_FRAMES = 250
 LEAST_FRAMES = 8
 MOST_WINDOWS = 8
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def pieces(
     weights: bytes of the loaded model. windows: how few and how many may be solved at once. Without
     a limit, it is what the machine offers. Raises SAMAudioError that says what would fit.
     """
-    available = limit or machine()
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise SAMAudioError(f"max_memory is a number of bytes, 1 or more, not {limit!r}")
+    available = machine() if limit is None else limit
     state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
     solver, codec = solver_bytes(config, size), codec_bytes(config)
     left = available - weights - state
@@ -90,22 +92,24 @@ def machine() -> int:
 
 
 @contextlib.contextmanager
-def wired() -> Iterator[None]:
-    """Keep the weights resident on Metal while the body runs, as mlx-lm does."""
-    if not mx.metal.is_available():
+def wired(limit: int | None) -> Iterator[None]:
+    """On the GPU, keep the weights resident, and all memory within `limit` bytes, while the body
+    runs: MLX's cache shrinks and its queue waits for that."""
+    if on_cpu():
         yield
         return
-    old = mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    old = mx.set_wired_limit(machine()), mx.set_memory_limit(machine() if limit is None else limit)
     try:
         yield
     finally:
         mx.synchronize()
-        mx.set_wired_limit(old)
+        mx.set_wired_limit(old[0])
+        mx.set_memory_limit(old[1])
 
 
 def parse(given: str) -> int:
-    """Bytes of "8GB", "512 MB", "2.5G"; a K, M or G is 1024 of the one before."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMG]?)(i?B)?\s*", given, re.IGNORECASE)
+    """Bytes of "8GB", "512 MB", "2.5G"; a K, M, G or T is 1024 of the one before."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", given, re.IGNORECASE)
     if not match or not float(match[1]):
         raise SAMAudioError(f"{given!r} is no amount of memory: write it like 8GB or 512MB")
     return int(float(match[1]) * UNITS[match[2].upper()])

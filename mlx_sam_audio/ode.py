@@ -32,6 +32,7 @@ RUNGE_KUTTA = {  # nodes; weights of the slopes so far, for each further stage a
 }
 ADAMS_BASHFORTH = {"ab2": 2, "ab3": 3}  # order
 DPM = {"dpm2": 2, "dpm3": 3}
+MOST_STEPS = 10_000
 BEND = 1.5  # t = 1 - (1 - i / steps) ** BEND
 METHODS = (*RUNGE_KUTTA, *ADAMS_BASHFORTH, *DPM)
 QUALITY = {"fast": 8, "balanced": 16, "best": 32}  # steps of ab3, which is the default
@@ -68,8 +69,8 @@ def grid(method: str, steps: int | None, times: Sequence[float] | None) -> list[
     if method not in METHODS:
         raise SAMAudioError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if times is None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise SAMAudioError(f"steps must be a whole number of at least 1, not {steps!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            raise SAMAudioError(f"steps must be a whole number, 1 to {MOST_STEPS}, not {steps!r}")
         bend = 1 if method in RUNGE_KUTTA else BEND
         return [1 - (1 - i / steps) ** bend for i in range(steps + 1)]
     times = [float(t) for t in times]

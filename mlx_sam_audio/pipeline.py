@@ -18,7 +18,7 @@ from .dit import Moment
 from .errors import SAMAudioError
 from .network import Condition, Network
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
-from .separation import Separation
+from .separation import Separation, check_finite
 from .t5 import Tokenizer
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
@@ -29,7 +29,8 @@ Predict = bool | Callable  # `SpanPredictor.__call__`, or something like it
 
 
 class SAMAudio:
-    """A loaded model. `separate` is a pure function of its arguments."""
+    """A loaded model, for any thread, but one call at a time. `separate` is a pure function of its
+    arguments."""
 
     def __init__(
         self,
@@ -145,8 +146,9 @@ class SAMAudio:
                 ]
         if gate:
             results = [one.gated(job.predicted[0]) for one in results]
-        best = max(results, key=lambda one: one.score or 0.0)
-        return best if candidates == 1 else replace(best, candidates=tuple(results))
+        if candidates == 1:
+            return results[0]
+        return replace(max(results, key=lambda one: one.score), candidates=tuple(results))
 
     def separate_batch(
         self,
@@ -205,6 +207,7 @@ class SAMAudio:
         frames = -(-max(map(len, waves)) // self.hop_length)
         beside = self.beside(videos, predict_spans, ranker)
         pieces = self.pieces(frames, at_once, frames, max_memory, beside)
+        self.read_weights()
         clock = Clock()
         lengths = list(map(len, waves))
         seen = [
@@ -243,6 +246,7 @@ class SAMAudio:
         for x in ode.integrate(self.field(job.condition, plan), noise, plan):
             mx.eval(x)
             count(len(seeds))
+        check_finite(mx.isfinite(x).all().item())
         mx.clear_cache()
         job.clock.lap("solve")
 
@@ -305,9 +309,12 @@ class SAMAudio:
         )  # fmt: skip
         clock = Clock()
         chunks = list(longform.separate(self, audio, description, options, clock=clock))
+        stems = zip(*((chunk.target, chunk.residual) for chunk in chunks), strict=True)
+        target, residual = map(mx.concatenate, stems)
+        mx.eval(target, residual)
         return Separation(
-            target=mx.concatenate([chunk.target for chunk in chunks]),
-            residual=mx.concatenate([chunk.residual for chunk in chunks]),
+            target=target,
+            residual=residual,
             sample_rate=self.sample_rate,
             seed=seed,
             spans=chunks[0].spans,
@@ -357,13 +364,11 @@ class SAMAudio:
         options = longform.Options(**settings)
         draws.seeds_from(options.seed, 1)
         check_residual(options.residual)
+        spans = check_prompt(description, options.spans, options.video)
         check_words(description, self.config.vocabulary)
         longform.window_frames(self, options.window, options.overlap)
-        return replace(
-            options,
-            times=ode.grid(options.method, steps, options.times),
-            spans=check_prompt(description, options.spans, options.video),
-        )
+        times = ode.grid(options.method, steps, options.times)
+        return replace(options, times=times, spans=spans)
 
     def pieces(
         self,
@@ -377,6 +382,10 @@ class SAMAudio:
         networks = (self.network, *beside)
         weights = sum(v.nbytes for n in networks for _, v in tree_flatten(n.parameters()))
         return memory.pieces(self.config, weights, frames, at_once, size, max_memory)
+
+    def read_weights(self) -> None:
+        """Read what is not in memory yet, lest the GPU wait for a disk."""
+        mx.eval(self.network.parameters())
 
     def beside(
         self, videos: Sequence[MaskedVideo | None], predict: Predict, ranker: Callable | None = None
@@ -394,6 +403,11 @@ class SAMAudio:
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
+        if isinstance(audio, mx.array):
+            audio = np.array(audio.astype(mx.float32))
+        elif not np.issubdtype(np.asarray(audio).dtype, np.floating):
+            kind = np.asarray(audio).dtype
+            raise SAMAudioError(f"samples must be floating-point numbers, -1 to 1, not {kind}")
         wave = np.array(audio, dtype=np.float32)
         if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
             wave = wave.mean(axis=0)
@@ -471,6 +485,7 @@ class SAMAudio:
             **windows,
         )
         for i, row in zip(missing, found, strict=True):
+            check_prompt(descriptions[i], row)
             spans[i] = row if isinstance(row, tuple) else tuple(row)
         return spans
 
@@ -492,6 +507,7 @@ class SAMAudio:
         check_prompt(description, ())
         size, _ = longform.window_frames(self, window, overlap)
         pieces = self.pieces(size, range(1, 1), size, max_memory, self.beside([], predictor))
+        self.read_weights()
         mixture = longform.Mixture(self, longform.source(self, audio)[0], None, pieces.frames)
         heard = mixture[:][None], [mixture.samples], [description], [()]
         return self.with_predicted(predictor, *heard, window=window, overlap=overlap)[0]

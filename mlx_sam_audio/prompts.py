@@ -39,6 +39,7 @@ class Span:
     @classmethod
     def parse(cls, text: str) -> "Span":
         """A span from "+6.3:7.0"."""
+        text = text.strip()
         try:
             start, end = text[1:].split(":")
             return cls(text[:1], float(start), float(end))
@@ -65,12 +66,14 @@ def check_prompt(description: str, spans: Sequence[Span], video: object = None) 
 
 def check_words(description: str, vocabulary: VocabularyConfig | None) -> None:
     """Refuse words on which a small model was never trained: it would return noise."""
-    words = re.findall(r"\w+", description.lower())
-    unknown = [word for word in words if vocabulary and word not in vocabulary.words]
+    if vocabulary is None or not description.strip():
+        return
+    words = re.findall(r"\w+", description) or [description]
+    unknown = [word for word in words if word not in vocabulary.words]
     if unknown:
         raise SAMAudioError(
             f"this model does not know {', '.join(map(repr, unknown))}: it knows "
-            f"{', '.join(vocabulary.sounds)}"
+            f"{', '.join(vocabulary.sounds)}, in lower case"
         )
 
 

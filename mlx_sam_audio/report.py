@@ -7,8 +7,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from . import memory, ode, span_predictor
+from . import __version__, memory, ode, span_predictor
 from .longform import Chunk
+from .pipeline import SAMAudio
 from .presence import Presence, absences
 from .prompts import Span
 from .separation import Separation
@@ -37,21 +38,21 @@ class Found:
 
 def values(
     options: argparse.Namespace,
-    model: str,
+    name: str,
     paths: tuple[Path, Path],
-    sample_rate: int,
+    model: SAMAudio,
     windows: int,
     estimate: int,
     seconds: dict[str, float],
     found: Found,
 ) -> dict:
     """What JSON gets. estimate: bytes that were expected."""
-    length = found.samples / sample_rate
+    length = found.samples / model.sample_rate
     return {
         "input": str(options.input),
         "target": str(paths[0]),
         "residual": str(paths[1]),
-        "model": model,
+        "model": name,
         "description": options.description,
         "spans": span_predictor.to_json(found.spans),
         "spans_predicted": bool(options.predict_spans and not options.span),
@@ -72,9 +73,11 @@ def values(
         "presence": [asdict(row) for row in found.presence],
         "absent": absences(found.presence),
         "gate": options.gate,
-        "watermark": not options.no_watermark,
+        "watermark": model.config.codec.watermark and not options.no_watermark,
         "residual_by": "subtract" if options.subtract else "model",
-        "sample_rate": sample_rate,
+        "max_memory": options.max_memory,
+        "versions": {"mlx_sam_audio": __version__, "mlx": mx.__version__},
+        "sample_rate": model.sample_rate,
         "audio_seconds": length,
         "seconds": seconds,
         "real_time_factor": seconds["total"] / length,

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from . import (
     audio,
+    figures,
     load,
     longform,
     memory,
@@ -161,7 +163,8 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
     )
     if any(path.suffix.lower() in video_files.WRITTEN for path in paths):
         video_files.duration(source)  # it must have pictures to copy
-    if len({source.resolve(), *(path.resolve() for path in paths)}) < 3:
+    over = any(path.exists() and path.samefile(source) for path in paths)
+    if over or paths[0].resolve() == paths[1].resolve():
         raise SAMAudioError("input, output and residual must be three different files")
     return paths
 
@@ -183,6 +186,10 @@ def masked_video(options: argparse.Namespace) -> MaskedVideo | None:
 
 def draw(options: argparse.Namespace, shown: MaskedVideo | None) -> None:
     """The pictures that help to say where the thing is."""
+    for path in filter(None, (options.pick, options.preview)):
+        if options.mask and Path(path).resolve() == Path(options.mask).resolve():
+            raise SAMAudioError(f"{path} is the mask itself: choose another name")
+        audio.writable(path, [".png"])
     if options.pick:
         preview.contact_sheet(options.video or options.input, options.pick)
         print(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")
@@ -230,11 +237,17 @@ def separate(options: argparse.Namespace) -> None:
     ranker = rank.ranker(options.ranker)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
     source = Path(options.input)
-    if not source.is_file():
-        raise SAMAudioError(f"there is no file {source}")
+    audio.existing(source)
     paths = outputs(source, options.output, options.residual)
-    for path in filter(None, (options.metrics_json, options.spectrogram)):
-        audio.make_folder(Path(path).parent)
+    if options.metrics_json:
+        audio.writable(options.metrics_json, [".json"])
+    if options.spectrogram:
+        audio.writable(options.spectrogram, [".png"])
+        figures.figure(1, 1)  # without matplotlib, an error now
+    if options.keep_candidates:
+        if options.candidates == 1:
+            raise SAMAudioError("--keep-candidates needs several of them: give -c too")
+        audio.make_folder(Path(options.keep_candidates))
 
     name = options.model
     if name in (None, "auto"):
@@ -245,13 +258,13 @@ def separate(options: argparse.Namespace) -> None:
     model = SAMAudio.from_pretrained(name)
     clock = Clock({"load": time.perf_counter() - start})
     if options.spans_only:
-        return write_spans(model, predictor(options), source, options, paths[0])
+        return write_spans(model, predictor(options), source, options, paths[0], limit)
     settings = model.long_options(
         options.description,
         options.steps,
         spans=spans,
         video=seen,
-        predict_spans=predictor(options) if options.predict_spans else False,
+        predict_spans=predictor(options) if options.predict_spans and not spans else False,
         gate=options.gate,
         window=options.window,
         overlap=options.overlap,
@@ -277,7 +290,7 @@ def separate(options: argparse.Namespace) -> None:
     pieces = model.pieces(windows.frames, at_once, windows.size, limit, beside)
     shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
     if shown:
-        offered = memory.text(limit or memory.machine())
+        offered = memory.text(memory.machine() if limit is None else limit)
         print(f"memory    about {memory.text(pieces.bytes)} of {offered}")
     say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
     state = paths[0].with_name(f".{paths[0].name}.resume")
@@ -285,8 +298,12 @@ def separate(options: argparse.Namespace) -> None:
         model, source, options.description, settings, saved=(state, options.resume), clock=clock
     )
     found = report.Found()
-    with sounds(source, paths, model.sample_rate) as files, memory.wired():
-        write(found.look(run), files, paths, model.sample_rate, length)
+    try:
+        with sounds(source, paths, model.sample_rate) as files, memory.wired(limit):
+            write(found.look(run), files, paths, model.sample_rate, length)
+    except KeyboardInterrupt:
+        more = "; --resume goes on" if state.exists() else ""
+        raise KeyboardInterrupt(f"no output was written{more}") from None
     state.unlink(missing_ok=True)
     if options.keep_candidates:
         keep(found.candidates, Path(options.keep_candidates))
@@ -298,12 +315,12 @@ def separate(options: argparse.Namespace) -> None:
         spectrogram.save(options.spectrogram, rows, found.samples, model.sample_rate, found.spans)
     seconds = {**clock.laps, "total": time.perf_counter() - start}
     windows = len(windows_of(model, found.samples, options).starts)
-    settled = options, name, paths, model.sample_rate, windows, pieces.bytes
+    settled = options, name, paths, model, windows, pieces.bytes
     values = report.values(*settled, seconds, found)
-    if shown:
-        print(report.table(values))
     if options.metrics_json:
         write_text(Path(options.metrics_json), json.dumps(values, indent=2) + "\n")
+    if shown:
+        print(report.table(values))
 
 
 def whole_number(text: str) -> int:
@@ -324,9 +341,11 @@ def predictor(options: argparse.Namespace) -> Callable:
     )
 
 
-def write_spans(model: SAMAudio, predict: Callable, source: Path, options, target: Path) -> None:
+def write_spans(
+    model: SAMAudio, predict: Callable, source: Path, options, target: Path, limit: int | None
+) -> None:
     """The seconds where the sound is, as JSON and as a label track for Audacity."""
-    lengths = dict(window=options.window, overlap=options.overlap)
+    lengths = dict(window=options.window, overlap=options.overlap, max_memory=limit)
     spans = model.predict_spans(source, options.description, predict, **lengths)
     name = target.with_name(target.stem.removesuffix(".target") + ".spans.json")
     write_text(name, json.dumps(span_predictor.to_json(spans), indent=2) + "\n")
@@ -392,7 +411,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # argparse takes "-9:12" for an option, and " -9:12" for a value
+    options = parser().parse_args([re.sub(r"^-(?=[\d.]+:)", " -", text) for text in arguments])
     try:
         if options.demo:
             from .demo import example
@@ -403,9 +424,11 @@ def main(arguments: list[str] | None = None) -> int:
     except SAMAudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; no output was written; --resume goes on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped", *map(str, stop.args)]), file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads the report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

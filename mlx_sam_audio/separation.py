@@ -7,11 +7,12 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
+from .errors import SAMAudioError
 from .presence import Presence, gated, measured
 from .prompts import Span
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separation:
     """What was asked for and what is left, mono, as long as the input."""
 
@@ -42,7 +43,17 @@ class Separation:
 
     def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
+        if residual is not None and Path(target).resolve() == Path(residual).resolve():
+            raise SAMAudioError(f"target and residual cannot both be {target}")
         outputs = [(target, self.target), (residual, self.residual)]
         outputs = [(audio_files.writable(path), x) for path, x in outputs if path is not None]
         written = [audio_files.write(path, np.array(x), self.sample_rate) for path, x in outputs]
         return [notice for notice in written if notice]
+
+
+def check_finite(finite: bool) -> None:
+    """Raises SAMAudioError where a solver's state left the range of half precision."""
+    if not finite:
+        raise SAMAudioError(
+            "the network's output is not finite: convert the model with --dtype bfloat16 or float32"
+        )

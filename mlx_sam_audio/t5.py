@@ -82,9 +82,10 @@ class T5Encoder(nn.Module):
         bias = bias.transpose(2, 0, 1)[None]  # (1, H, L, L)
         bias = mx.where(mask[:, None, None, :], bias, mx.finfo(bias.dtype).min)
         x = self.shared(tokens)
+        dtype, x = x.dtype, x.astype(mx.float32)  # float16 is too narrow for T5's sums
         for block in self.blocks:
             x = block(x, bias)
-        return self.final_norm(x)
+        return self.final_norm(x).astype(dtype)
 
 
 def relative_buckets(length: int, buckets: int, max_distance: int) -> mx.array:

@@ -36,7 +36,7 @@ def reading(path: str | Path):
 @contextlib.contextmanager
 def opened(path: str | Path):
     """A PyAV container to read from."""
-    with reading(path) as av, av.open(str(existing(path))) as container:
+    with reading(path) as av, av.open(str(existing(path)), metadata_errors="replace") as container:
         yield container
 
 

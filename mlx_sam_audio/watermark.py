@@ -35,10 +35,11 @@ class Carry:
         self.kept.append(end(recent, layer.memory))
         return y
 
-    def lstm(self, layer: nn.LSTM, x: mx.array) -> mx.array:
-        hidden, cell = layer(x, *next(self._before, (None, None)))
-        self.kept.append((end(hidden, 1)[:, 0], end(cell, 1)[:, 0]))
-        return hidden
+    def lstm(self, layer: "LSTMLayer", x: mx.array) -> mx.array:
+        silence = mx.zeros((len(x), layer.hidden_size), x.dtype)
+        y, hidden, cell = layer(x, *next(self._before, (silence, silence)))
+        self.kept.append((hidden, cell))
+        return y
 
 
 def end(x: mx.array, count: int) -> mx.array:
@@ -56,12 +57,31 @@ class ResidualELU(nn.Module):
         return x + self.block[1](elu(carry.conv(self.block[0], elu(x))))
 
 
+@mx.compile
+def gated(gates: mx.array, cell: mx.array) -> tuple[mx.array, mx.array]:
+    i, f, g, o = mx.split(gates, 4, axis=-1)
+    cell = mx.sigmoid(f) * cell + mx.sigmoid(i) * mx.tanh(g)
+    return mx.sigmoid(o) * mx.tanh(cell), cell
+
+
+class LSTMLayer(nn.LSTM):
+    """nn.LSTM with few kernels a step, since steps wait for one another."""
+
+    def __call__(self, x: mx.array, hidden: mx.array, cell: mx.array) -> tuple[mx.array, ...]:
+        """x (B, T, D), the state before it (B, D) -> hidden states (B, T, D) and the last state."""
+        x, rows = mx.addmm(self.bias, x, self.Wx.T), []
+        for i in range(x.shape[1]):
+            hidden, cell = gated(mx.addmm(x[:, i], hidden, self.Wh.T), cell)
+            rows.append(hidden)
+        return mx.stack(rows, axis=1), hidden, cell
+
+
 class LSTM(nn.Module):
     """Two LSTM layers with a skip around both."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.layers = [nn.LSTM(width, width), nn.LSTM(width, width)]
+        self.layers = [LSTMLayer(width, width), LSTMLayer(width, width)]
 
     def __call__(self, x: mx.array, carry: Carry) -> mx.array:
         y = x

@@ -1,5 +1,6 @@
 """Windows over a long file, and how they blend where they overlap."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,8 +42,12 @@ class Windows:
 def window_frames(model, window: float, overlap: float) -> tuple[int, int]:
     """Checked lengths in frames of window and overlap, given in seconds."""
     rate = model.sample_rate / model.hop_length
+    if not 0 < window < math.inf:
+        raise SAMAudioError(f"the window must last some seconds, not {window:g}")
     if not 0 <= overlap < window:
-        raise SAMAudioError(f"the overlap ({overlap:g} s) must be shorter than the window")
+        raise SAMAudioError(
+            f"the overlap ({overlap:g} s) must be 0 or more, and shorter than the window"
+        )
     size, shared = round(window * rate), round(overlap * rate)
     codec = model.network.audio_codec
     least = 2 * max(codec.encoder_halo, codec.decoder_halo) + 1

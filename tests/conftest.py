@@ -1,4 +1,5 @@
 import functools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,8 @@ from convert.folder import write_json
 from mlx_sam_audio import SAMAudio, SAMAudioError
 from mlx_sam_audio.config import read_json
 from mlx_sam_audio.network import Network
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 
 
 def pytest_addoption(parser):

@@ -89,3 +89,22 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         audio.write(tmp_path / "a.wav", TONE, 44_100)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert (tmp_path / "a.wav").read_text() == "before"
+
+
+def test_a_file_that_is_damaged_in_the_middle(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 300_000), 16_000)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    path.write_bytes(data)
+    with pytest.raises(SAMAudioError, match="a.flac is damaged"):
+        audio.read(path, 16_000)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 96_000])
+def test_the_length_is_known_before(tmp_path, rate):
+    for samples in (1, 997, 20_198, 20_199, 20_200, 20_201):
+        soundfile.write(tmp_path / "a.wav", np.zeros(samples), rate)
+        for wanted in (16_000, 48_000):
+            read = audio.read(tmp_path / "a.wav", wanted)
+            assert audio.length(tmp_path / "a.wav", wanted) == len(read)

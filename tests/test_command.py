@@ -24,14 +24,15 @@ def mp3(tmp_path):
 
 def test_end_to_end(tiny_folder, mp3, tmp_path):
     command = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", str(tiny_folder)]
-    command += ["-i", str(mp3), "-d", "a tone", "--span", "+0.1:0.3", "-o", "out/tone.wav"]
+    command += ["-i", str(mp3), "-d", "a tone", "--span", "+0.1:0.3"]
+    command += ["--span", "-0.35:0.4", "-o", "out/tone.wav"]
     command += ["--residual", "out/rest.flac", "--steps", "2", "--metrics-json", "out/run.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for stage in ("load", "encode", "solve", "decode", "total", "real-time factor", "peak", "seed"):
         assert stage in done.stdout
     values = json.loads((tmp_path / "out/run.json").read_text())
-    assert values["evaluations"] == 3 and values["spans"] == [["+", 0.1, 0.3]]
+    assert values["evaluations"] == 3 and values["spans"] == [["+", 0.1, 0.3], ["-", 0.35, 0.4]]
 
     model = SAMAudio.from_pretrained(tiny_folder)
     target, rate = soundfile.read(tmp_path / "out/tone.wav", dtype="float32")
@@ -61,9 +62,14 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
         (["-i", "mix.wav", "-d", "dog", "--span", "+0:9"], "ends after the audio"),
         (["-i", "mix.wav", "-d", "dog", "-o", "a.ogg"], "must end in .wav or .flac"),
         (["-i", "mix.wav", "-d", "dog", "-o", "mix.wav"], "three different files"),
-        (["-i", "mix.wav", "-d", "dog", "--steps", "0"], "whole number of at least 1"),
+        (["-i", "mix.wav", "-d", "dog", "--steps", "0"], "whole number, 1 to 10000"),
         (["-i", "mix.wav", "-d", "dog", "-m", "./none"], "there is no model folder ./none"),
         (["-i", "text.wav", "-d", "dog"], "cannot read text.wav"),
+        (["-i", ".", "-d", "dog"], ". is a folder"),
+        (["-i", "mix.wav", "-d", "dog", "--metrics-json", "mix.wav"], "must end in .json"),
+        (["-i", "mix.wav", "-d", "dog", "--spectrogram", "mix.wav"], "must end in .png"),
+        (["-i", "mix.wav", "-d", "dog", "--keep-candidates", "all"], "give -c too"),
+        (["-i", "mix.wav", "-d", "dog", "--window", "-3"], "must last some seconds"),
     ],
 )
 def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, arguments, message):

@@ -80,9 +80,13 @@ def test_an_absent_sound_is_faint(demo, pair):
     assert level(target) < level(pair.mixture) - 8
 
 
-def test_unknown_words(demo, pair):
-    with pytest.raises(SAMAudioError, match="does not know 'dog', 'barking': it knows beep, siren"):
-        separate(demo, pair.mixture, "a dog barking")
+@pytest.mark.parametrize(
+    "description, unknown",
+    [("a dog barking", "'dog', 'barking'"), ("a SIREN", "'SIREN'"), ("!!!", "'!!!'")],
+)
+def test_unknown_words(demo, pair, description, unknown):
+    with pytest.raises(SAMAudioError, match=f"does not know {unknown}: it knows beep, siren"):
+        separate(demo, pair.mixture, description)
 
 
 def test_held_out_sounds_are_never_trained_on():

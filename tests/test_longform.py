@@ -1,5 +1,6 @@
 """Long files: exact chunks, one field, no drift, no matter how the windows lie."""
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from mlx.utils import tree_flatten
 
 from benchmarks import parity
 from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, draws, longform, memory, ode
+from mlx_sam_audio.checkpoint import Checkpoint
 from mlx_sam_audio.windows import Windows
 
 HOP = 1920
@@ -235,11 +237,25 @@ def test_subtracted_residual(tiny, tmp_path):
 
 @pytest.mark.parametrize("samples", [200, 2_000])
 def test_cancel(toy, samples):
-    calls = []
-    options = dict(cancel=lambda: calls.append(0) or len(calls) > 1, window=0.4, overlap=0.1)
-    with pytest.raises(Cancelled):
-        toy.separate_long(NOISE[:samples], "dog", **options)
-    assert len(calls) == 2
+    options = dict(steps=2, window=0.4, overlap=0.1)
+    polls = []
+    toy.separate_long(NOISE[:samples], "dog", cancel=lambda: polls.append(0), **options)
+    for stop in range(1, len(polls) + 1):  # wherever it is
+        calls = itertools.count(1)
+        cancel = (count >= stop for count in calls).__next__
+        with pytest.raises(Cancelled):
+            toy.separate_long(NOISE[:samples], "dog", cancel=cancel, **options)
+        assert next(calls) == stop + 1
+    assert len(polls) > 3  # evaluations
+
+
+@pytest.mark.parametrize("content", [b"", b"PK nothing", None])
+def test_a_damaged_checkpoint(tmp_path, content):
+    path = tmp_path / "state"
+    Checkpoint(path, {"file": "a"}, True).save(3, NOISE[:10], [])
+    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+    with pytest.raises(SAMAudioError, match="state is damaged: remove it"):
+        Checkpoint(path, {"file": "a"}, True).load(NOISE[:10])
 
 
 @pytest.fixture

@@ -12,13 +12,14 @@ WAVE = np.random.default_rng(0).normal(0, 0.1, 60 * 1920).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    "given, count", [("8GB", 2**33), ("512 MB", 2**29), ("1.5g", 3 * 2**29), ("2GiB", 2**31)]
+    "given, count",
+    [("8GB", 2**33), ("512 MB", 2**29), ("1.5g", 3 * 2**29), ("2GiB", 2**31), ("1T", 2**40)],
 )
 def test_amounts(given, count):
     assert memory.parse(given) == count
 
 
-@pytest.mark.parametrize("given", ["", "much", "-1GB", "0", "8TB", "8GB please"])
+@pytest.mark.parametrize("given", ["", "much", "-1GB", "0", "8XB", "8GB please"])
 def test_no_amounts(given):
     with pytest.raises(SAMAudioError, match="no amount of memory"):
         memory.parse(given)

@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
+from mlx.utils import tree_map
 
 from benchmarks import parity
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span, draws
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 9_001).astype(np.float32)
+LONG = np.tile(WAVE, 6)  # 1.1 s
 FAST = dict(method="euler", steps=2)
 
 
@@ -190,3 +194,39 @@ def test_the_import_is_light():
     code = f"import sys, mlx_sam_audio; print([m for m in '{heavy}'.split() if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def in_a_thread(function):
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(function).result()
+
+
+def test_any_thread_may_use_a_model_and_its_results(tiny_folder):
+    model, options = SAMAudio.from_pretrained(tiny_folder), dict(steps=2, window=0.8, overlap=0.24)
+    for make in (partial(model.separate, steps=2), partial(model.separate_long, **options)):
+        result = in_a_thread(partial(make, LONG, "dog"))
+        assert np.isfinite(np.array(result.target) + np.array(result.residual)).all()
+    pieces = iter(model.stream(LONG, "dog", **options))
+    count = 0
+    while (piece := in_a_thread(partial(next, pieces, None))) is not None:
+        count += len(np.array(piece.target))
+    assert count == len(LONG)
+
+
+def test_float16_is_wide_enough_for_the_text(fresh_tiny):
+    encoder = fresh_tiny.network.text_encoder
+    inputs = mx.array([[5, 6, 1]]), mx.ones((1, 3), mx.bool_)
+    for block in encoder.blocks:
+        block.wo.weight = block.wo.weight * 3e4
+    expected = encoder(*inputs)
+    encoder.set_dtype(mx.float16)
+    encoder.update(tree_map(lambda x: mx.clip(x, -6e4, 6e4), encoder.parameters()))
+    assert parity.relative_error(encoder(*inputs), expected) < 0.05
+
+
+def test_what_is_not_finite_is_refused(fresh_tiny):
+    fresh_tiny.velocity = lambda x, *rest: x * mx.nan
+    for options in ({}, dict(window=0.8, overlap=0.24)):
+        make = fresh_tiny.separate_long if options else fresh_tiny.separate
+        with pytest.raises(SAMAudioError, match="not finite: convert the model with --dtype"):
+            make(LONG, "dog", steps=2, **options)
