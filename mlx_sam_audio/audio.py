@@ -1,5 +1,6 @@
 """Sound files: read any as mono at one rate, block by block; write one whole or not at all."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -126,6 +127,20 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SAMAudioError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Another name to write to, which becomes `path` at the end of the body, or vanishes."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Writer:

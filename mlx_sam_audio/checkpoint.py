@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 
+from .audio import whole
 from .errors import SAMAudioError
 
 
@@ -37,15 +37,8 @@ class Checkpoint:
         return done, x, slopes
 
     def save(self, done: int, x: np.ndarray, slopes: list[np.ndarray]) -> None:
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            with open(part, "wb") as file:
-                np.savez(file, identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
-            os.replace(part, self.path)
-        except OSError as error:
-            raise SAMAudioError(f"cannot write {self.path}: {error.strerror}") from None
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(self.path) as part, open(part, "wb") as file:
+            np.savez(file, identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
 
 
 def digest(*values) -> str:

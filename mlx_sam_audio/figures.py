@@ -1,9 +1,8 @@
 """Pictures with matplotlib, which is an extra."""
 
-import os
 from pathlib import Path
 
-from .audio import make_folder
+from .audio import make_folder, whole
 from .errors import SAMAudioError
 
 
@@ -20,13 +19,6 @@ def figure(width: float, height: float):
 
 def save(picture, path: str | Path, dpi: int = 150) -> None:
     """Write a PNG, whole or not at all."""
-    path = Path(path)
-    make_folder(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    make_folder(Path(path).parent)
+    with whole(path) as part:
         picture.savefig(part, dpi=dpi, format="png")
-        os.replace(part, path)
-    except OSError as error:
-        raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)

@@ -169,7 +169,7 @@ def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
             f"no converted model in {store()}: run `python -m convert --hf-path small` once, or "
             "name a model with -m: a folder, or demo, the small bundled one"
         )
-    offered = memory.text(memory.machine() if limit is None else limit)
+    offered = memory.text(memory.offered(limit))
     for name in sorted(sizes, key=sizes.get, reverse=True):
         try:
             config = ModelConfig.read(store() / name)

@@ -68,7 +68,6 @@ class Options:
         return ode.plan(self.method, times=self.times)
 
 
-STOPPED = "stopped on request; nothing was written"
 WRONG_LENGTH = "the file is not as long as its header says: convert it to wav"
 
 
@@ -144,15 +143,18 @@ class Progress:
         self._done = done
         if self._progress is not None:
             self._progress(done, total)
-        if self._cancel is not None and self._cancel():
-            raise Cancelled(STOPPED)
+        obey(self._cancel)
+
+
+def obey(cancel: Callable | None) -> None:
+    if cancel is not None and cancel():
+        raise Cancelled("stopped on request; nothing was written")
 
 
 def watched(pieces: Iterator, cancel: Callable | None) -> Iterator:
     """The same, as long as the caller does not stop."""
     for piece in pieces:
-        if cancel is not None and cancel():
-            raise Cancelled(STOPPED)
+        obey(cancel)
         yield piece
 
 

@@ -43,7 +43,7 @@ def pieces(
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise SAMAudioError(f"max_memory is a number of bytes, 1 or more, not {limit!r}")
-    available = machine() if limit is None else limit
+    available = offered(limit)
     state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
     solver, codec = solver_bytes(config, size), codec_bytes(config)
     left = available - weights - state
@@ -91,6 +91,11 @@ def machine() -> int:
     return int(mx.device_info()["max_recommended_working_set_size"])
 
 
+def offered(limit: int | None) -> int:
+    """Bytes that a run may take: its limit, or else what the machine offers."""
+    return machine() if limit is None else limit
+
+
 @contextlib.contextmanager
 def wired(limit: int | None) -> Iterator[None]:
     """On the GPU, keep the weights resident, and all memory within `limit` bytes, while the body
@@ -98,7 +103,7 @@ def wired(limit: int | None) -> Iterator[None]:
     if on_cpu():
         yield
         return
-    old = mx.set_wired_limit(machine()), mx.set_memory_limit(machine() if limit is None else limit)
+    old = mx.set_wired_limit(machine()), mx.set_memory_limit(offered(limit))
     try:
         yield
     finally:

@@ -403,12 +403,14 @@ class SAMAudio:
 
     def mono(self, audio: np.ndarray | mx.array) -> np.ndarray:
         """(T,) or (channels, T) -> (T,) float32, at least one sample."""
-        if isinstance(audio, mx.array):
-            audio = np.array(audio.astype(mx.float32))
-        elif not np.issubdtype(np.asarray(audio).dtype, np.floating):
-            kind = np.asarray(audio).dtype
-            raise SAMAudioError(f"samples must be floating-point numbers, -1 to 1, not {kind}")
-        wave = np.array(audio, dtype=np.float32)
+        if isinstance(audio, mx.array) and audio.dtype == mx.bfloat16:  # which numpy lacks
+            audio = audio.astype(mx.float32)
+        wave = np.asarray(audio)
+        if not np.issubdtype(wave.dtype, np.floating):
+            raise SAMAudioError(
+                f"samples must be floating-point numbers, -1 to 1, not {wave.dtype}"
+            )
+        wave = np.array(wave, dtype=np.float32)
         if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
             wave = wave.mean(axis=0)
         if wave.ndim != 1:

@@ -31,8 +31,8 @@ def ranker(
 
     The sum, "score", is of scores as they are: that one is the reference's ensemble; each of them
     follows by its name. models: where "clap", "judge" and "imagebind" lie, if not in the local
-    store under these names; they are loaded when a separation is planned,
-    or at their first use. Raises SAMAudioError for what does not exist.
+    store under these names; they are loaded when a separation is planned, or at their first use.
+    Raises SAMAudioError for what does not exist.
     """
     if callable(kind):
         return kind

@@ -290,7 +290,7 @@ def separate(options: argparse.Namespace) -> None:
     pieces = model.pieces(windows.frames, at_once, windows.size, limit, beside)
     shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
     if shown:
-        offered = memory.text(memory.machine() if limit is None else limit)
+        offered = memory.text(memory.offered(limit))
         print(f"memory    about {memory.text(pieces.bytes)} of {offered}")
     say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
     state = paths[0].with_name(f".{paths[0].name}.resume")
@@ -400,14 +400,8 @@ def sounds(source: Path, paths, sample_rate: int) -> Iterator[list[Path]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SAMAudioError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with audio.whole(path) as part:
+        part.write_text(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
