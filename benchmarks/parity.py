@@ -154,7 +154,7 @@ def main() -> None:
     golden = Golden(options.golden)
     with tempfile.TemporaryDirectory() as folder:
         if options.model is None:
-            from convert.__main__ import convert
+            from convert.command import convert
 
             options.model = convert(str(TINY), Path(folder) / "tiny", dtype="float32")
         model = SAMAudio.from_pretrained(options.model)

@@ -8,8 +8,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from .audio import whole
 from .errors import SAMAudioError
+from .files import whole
 
 
 class Checkpoint:
@@ -37,7 +37,7 @@ class Checkpoint:
         return done, x, slopes
 
     def save(self, done: int, x: np.ndarray, slopes: list[np.ndarray]) -> None:
-        with whole(self.path) as part, open(part, "wb") as file:
+        with whole(self.path) as (part,), open(part, "wb") as file:
             np.savez(file, identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
 
 

@@ -1,18 +1,28 @@
-"""The one exception a user can meet; everything else is a bug and keeps its traceback."""
+"""The one exception and the one warning a user can meet; all else is a bug with its traceback."""
 
-import argparse
+import warnings
 
 
 class SAMAudioError(Exception):
     """Bad input, settings or files, said in one sentence: what, where, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(plain(message))
 
 
 class Cancelled(SAMAudioError):
     """The caller's `cancel` said so."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, as all our errors."""
+class SAMAudioWarning(UserWarning):
+    """What a user must know of a result that was made all the same."""
 
-    def error(self, message: str):
-        self.exit(2, f"error: {message} (--help lists the options)\n")
+
+def note(message: str) -> None:
+    """Warn; the commands print it as a line."""
+    warnings.warn(plain(message), SAMAudioWarning, stacklevel=3)
+
+
+def plain(text: object) -> str:
+    """One printable line: names of files may hold anything, terminals obey control characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))

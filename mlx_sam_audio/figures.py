@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from .audio import make_folder, whole
 from .errors import SAMAudioError
+from .files import make_folder, whole
 
 
 def figure(width: float, height: float):
@@ -20,5 +20,5 @@ def figure(width: float, height: float):
 def save(picture, path: str | Path, dpi: int = 150) -> None:
     """Write a PNG, whole or not at all."""
     make_folder(Path(path).parent)
-    with whole(path) as part:
+    with whole(path) as (part,):
         picture.savefig(part, dpi=dpi, format="png")

@@ -16,9 +16,11 @@ import numpy as np
 
 from . import audio, chunks, load
 from .config import JudgeConfig
-from .errors import Parser, SAMAudioError
+from .errors import SAMAudioError
+from .files import existing
 from .judge_network import JudgeNetwork
 from .modernbert import Tokenizer
+from .terminal import Parser, run
 
 NAME = "judge"
 FRAMES = 60  # that the codec encodes at a time: about memory.WORK_BYTES
@@ -114,7 +116,7 @@ def parser() -> Parser:
 def judge(options: argparse.Namespace) -> dict[str, Scores]:
     """Scores by target."""
     for path in (options.input, *options.target):
-        audio.existing(path)
+        existing(path)
     model = Judge.from_pretrained(options.model)
     mixture, *targets = (
         audio.read(path, model.sample_rate) for path in (options.input, *options.target)
@@ -143,20 +145,19 @@ def table(scores: dict[str, Scores]) -> str:
     return "\n".join(rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def report(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
-    try:
-        scores = judge(options)
-    except SAMAudioError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    scores = judge(options)
     if options.json:
         rows = [{"target": target, **asdict(score)} for target, score in scores.items()]
         values = {"input": options.input, "description": options.description, "targets": rows}
         print(json.dumps(values, indent=2))
     else:
         print(table(scores))
-    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return run(report, arguments)
 
 
 if __name__ == "__main__":

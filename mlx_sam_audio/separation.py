@@ -45,9 +45,9 @@ class Separation:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
         if residual is not None and Path(target).resolve() == Path(residual).resolve():
             raise SAMAudioError(f"target and residual cannot both be {target}")
-        outputs = [(target, self.target), (residual, self.residual)]
-        outputs = [(audio_files.writable(path), x) for path, x in outputs if path is not None]
-        written = [audio_files.write(path, np.array(x), self.sample_rate) for path, x in outputs]
+        stems = {target: self.target} | ({} if residual is None else {residual: self.residual})
+        sounds = {path: np.array(stem) for path, stem in stems.items()}
+        written = audio_files.write_all(sounds, self.sample_rate)
         return [notice for notice in written if notice]
 
 

@@ -3,14 +3,14 @@
 import contextlib
 import heapq
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from .audio import existing, writable
+from .containers import opened, reading
 from .errors import SAMAudioError
+from .files import existing, whole, writable
 
 WRITTEN = {  # suffix: container, codec of the sound
     ".mp4": ("mp4", "aac"),
@@ -19,25 +19,6 @@ WRITTEN = {  # suffix: container, codec of the sound
     ".mkv": ("matroska", "flac"),
 }
 PIECE = 2**15  # samples of sound encoded at a time
-
-
-@contextlib.contextmanager
-def reading(path: str | Path):
-    try:
-        import av
-    except ImportError:
-        raise SAMAudioError("videos need PyAV: `pip install 'mlx-sam-audio[video]'`") from None
-    try:
-        yield av
-    except av.FFmpegError as error:
-        raise SAMAudioError(f"cannot read {path}: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def opened(path: str | Path):
-    """A PyAV container to read from."""
-    with reading(path) as av, av.open(str(existing(path)), metadata_errors="replace") as container:
-        yield container
 
 
 def pictures(container, path: str | Path):
@@ -125,24 +106,31 @@ def remux(
     output = writable(output, WRITTEN)
     if output.exists() and output.samefile(existing(source)):
         raise SAMAudioError(f"{output} is the video itself: choose another name")
+    with whole(output) as (part,):
+        write(source, sound, sample_rate, part, output)
+
+
+def write(
+    source: str | Path,
+    sound: np.ndarray | Iterable[np.ndarray],
+    sample_rate: int,
+    part: Path,
+    output: Path,
+) -> None:
+    """The same into `part`, for a file that will be called `output`."""
     silence = round(sound_start(source) * sample_rate)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
     container, codec = WRITTEN[output.suffix.lower()]
-    try:
-        with opened(source) as old, writing(output) as av:
-            stream = pictures(old, source)
-            with av.open(str(part), "w", format=container) as new:
-                copy = copied(new, stream, output)
-                voice = new.add_stream(codec, rate=sample_rate, layout="mono")
-                voice.codec_context.format = "fltp" if codec == "aac" else "s32"
-                voices = encoded(voice, delayed(sound, silence))
-                copies = shifted(old, stream, copy, beginning(old), source)
-                # in the order of time, or the muxer would have to keep what comes too early
-                for packet in heapq.merge(copies, voices, key=lambda p: p.dts * p.time_base):
-                    new.mux(packet)
-            os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    with opened(source) as old, writing(output) as av:
+        stream = pictures(old, source)
+        with av.open(str(part), "w", format=container) as new:
+            copy = copied(new, stream, output)
+            voice = new.add_stream(codec, rate=sample_rate, layout="mono")
+            voice.codec_context.format = "fltp" if codec == "aac" else "s32"
+            voices = encoded(voice, delayed(sound, silence))
+            copies = shifted(old, stream, copy, beginning(old), source)
+            # in the order of time, or the muxer would have to keep what comes too early
+            for packet in heapq.merge(copies, voices, key=lambda p: p.dts * p.time_base):
+                new.mux(packet)
 
 
 @contextlib.contextmanager

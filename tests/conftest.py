@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.parity import TINY, Golden, relative_error
-from convert.__main__ import convert
+from convert.command import convert
 from convert.folder import write_json
 from mlx_sam_audio import SAMAudio, SAMAudioError
 from mlx_sam_audio.config import read_json
@@ -147,6 +147,6 @@ def refused(source, tmp_path) -> Callable[..., None]:
 def store(tmp_path, monkeypatch) -> Path:
     """An empty local store of converted models."""
     folder = tmp_path / "store"
-    for module in ("mlx_sam_audio.load", "convert.__main__"):
+    for module in ("mlx_sam_audio.load", "convert.command"):
         monkeypatch.setattr(f"{module}.store", lambda: folder)
     return folder

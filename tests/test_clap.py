@@ -11,7 +11,7 @@ import soxr
 import torch
 
 from benchmarks.parity import relative_error
-from convert.__main__ import convert
+from convert.command import convert
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.clap import CLAP
 from mlx_sam_audio.htsat import bicubic

@@ -15,7 +15,8 @@ from mlx_lm.utils import compute_bits_per_weight, dequantize_model
 from benchmarks import parity
 from benchmarks.parity import TINY
 from convert import folder as folders
-from convert.__main__ import convert, main
+from convert.__main__ import main
+from convert.command import convert
 from convert.sam_audio import LEFT_OUT
 from mlx_sam_audio import SAMAudio, SAMAudioError, dit
 from mlx_sam_audio.config import QuantisationConfig

@@ -11,7 +11,8 @@ from mlx.utils import tree_flatten
 
 from benchmarks.parity import relative_error
 from convert import imagebind as converter
-from convert.__main__ import convert, main
+from convert.__main__ import main
+from convert.command import convert
 from convert.sources import Source
 from mlx_sam_audio import SAMAudioError, fbank
 from mlx_sam_audio.config import QuantisationConfig

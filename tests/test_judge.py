@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from benchmarks.parity import relative_error
-from convert.__main__ import convert
+from convert.command import convert
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio import judge as judging
 from mlx_sam_audio.judge import Judge, main

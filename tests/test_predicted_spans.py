@@ -13,7 +13,7 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks.parity import relative_error
-from convert.__main__ import convert
+from convert.command import convert
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span, presence
 from mlx_sam_audio.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.separate import main

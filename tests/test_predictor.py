@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from benchmarks.parity import relative_error
 from convert import pe_a_frame
-from convert.__main__ import convert, main
+from convert.__main__ import main
+from convert.command import convert
 from mlx_sam_audio import SAMAudioError, Span, load, span_predictor
 from mlx_sam_audio.prompts import anchors
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans

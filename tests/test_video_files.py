@@ -68,7 +68,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(video_files.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(SAMAudioError, match="cannot write .*out.mp4: No space left"):
         video_files.remux(source, beeps(0.5, [0]), RATE, tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]

@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from benchmarks.parity import TINY, Golden, relative_error
-from convert.__main__ import convert
+from convert.command import convert
 from mlx_sam_audio import SAMAudio, SAMAudioError, frames, load
 
 

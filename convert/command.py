@@ -1,0 +1,166 @@
+"""What `python -m convert` does."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from tqdm import tqdm
+
+from mlx_sam_audio import __version__, quantise
+from mlx_sam_audio.config import DTYPES, QuantisationConfig, read_json
+from mlx_sam_audio.errors import SAMAudioError, plain
+from mlx_sam_audio.load import store
+from mlx_sam_audio.terminal import Parser
+
+from . import clap, imagebind, judge, pe_a_frame, sam_audio
+from .folder import check_space, whole, write_json, write_weights
+from .rules import Rule, join, plan
+from .sources import Source
+
+KINDS = (sam_audio, pe_a_frame, judge, clap, imagebind)
+REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
+
+VISION = "vision_encoder."  # goes to files of its own, which a text prompt never reads
+
+
+def convert(
+    hf_path: str,
+    mlx_path: str | Path | None = None,
+    dtype: str = "float32",
+    text_encoder: str | None = None,
+    revision: str | None = None,
+    force: bool = False,
+    quantisation: QuantisationConfig | None = None,
+) -> Path:
+    """Convert a checkpoint and return the new folder. Raises SAMAudioError."""
+    repo, branch = REPOS.get(hf_path, (hf_path, dict(REPOS.values()).get(hf_path)))
+    source = Source.find(repo, ["config.json", "LICENSE*"], revision or branch)
+    target = Path(mlx_path).expanduser() if mlx_path else store() / local_name(source)
+    if target.exists() and not force:
+        raise SAMAudioError(f"{target} exists already: choose another --mlx-path, or add --force")
+    kind = recognise(source)
+    given = {} if text_encoder is None else {"text_encoder": text_encoder}
+    if given and kind is not sam_audio:
+        raise SAMAudioError(f"{repo} holds its own text encoder: leave out --text-encoder")
+    if quantisation is not None:
+        if kind is not sam_audio:
+            raise SAMAudioError(f"{repo} is converted without -q")
+        given["quantisation"] = quantisation
+    checkpoint = kind.checkpoint(source, dtype, **given)
+
+    network = checkpoint.network  # lazy: only its shapes are used
+    shapes = {name: value.shape for name, value in tree_flatten(network.parameters())}
+    packed = set()
+    if quantisation:
+        packed = {f"{name}.weight" for name in quantise.layers(network, quantisation.group_size)}
+    size = sum(
+        int(np.prod(shape)) * (quantisation.bits / 8 if name in packed else getattr(mx, dtype).size)
+        for name, shape in shapes.items()
+    )
+    planned = []
+    for part in checkpoint.parts:
+        module = network.pop(part.prefix) if part.prefix else network
+        rules = plan(module, part.source_name, part.weights.shapes, part.left_out)
+        planned.append((rules, part.weights, part.prefix))
+
+    def tensors(seeing: bool) -> Iterator[tuple[str, mx.array]]:
+        """Those of the vision encoder, or the others."""
+        for rules, weights, prefix in planned:
+            rules = [r for r in rules if r.parameters[0].startswith(VISION) == seeing]
+            for name, tensor in read(rules, weights, prefix, shapes, dtype):
+                if name in packed:
+                    yield from quantise.tensors(name, tensor, quantisation).items()
+                else:
+                    yield name.removeprefix(VISION), tensor
+
+    with whole(target, force) as folder:
+        check_space(folder, size)
+        write_weights(folder, "model", tensors(seeing=False))
+        if any(name.startswith(VISION) for name in shapes):
+            write_weights(folder, "vision", tensors(seeing=True))
+        for path in (*checkpoint.copies, *source.folder.glob("LICENSE*")):
+            shutil.copyfile(path, folder / path.name)
+        converter = {"converter": f"mlx-sam-audio {__version__}"}
+        write_json(folder / "source.json", {**converter, **checkpoint.origin})
+        write_json(folder / "config.json", checkpoint.config.to_dict())
+    return target
+
+
+def local_name(source: Source) -> str:
+    names = {repo: name for name, (repo, _) in REPOS.items()}
+    if source.repo in names:
+        return names[source.repo]
+    name = (source.repo or str(source.folder.resolve())).rsplit("/", 1)[-1]
+    return name.removeprefix("sam-audio-")
+
+
+def recognise(source: Source) -> ModuleType:
+    """Which of the models that we know a checkpoint is, by its configuration or its file."""
+    if (source.folder / imagebind.WEIGHTS).is_file():
+        return imagebind
+    if clap.recognises(source):
+        return clap
+    path = source.file("config.json")
+    values = read_json(path)
+    for kind in KINDS:
+        if kind.MARKS & set(values):
+            return kind
+    known = ", ".join(kind.NAME for kind in KINDS)
+    raise SAMAudioError(f"{path} describes no checkpoint that can be converted: {known}")
+
+
+def read(
+    rules: list[Rule], weights, prefix: str, shapes: dict[str, tuple], dtype: str
+) -> Iterator[tuple[str, mx.array]]:
+    """Our parameters one after the other, in `dtype`."""
+    for rule in tqdm(rules, desc=prefix or "checkpoint", disable=None, leave=False):
+        values = rule.make(*map(weights.read, rule.sources))
+        for name, value in zip(rule.parameters, values, strict=True):
+            name = join(prefix, name)
+            if value.shape != shapes[name]:
+                raise SAMAudioError(
+                    f"{', '.join(rule.sources)} give {name} the shape {value.shape} instead of "
+                    f"{shapes[name]}"
+                )
+            tensor = mx.array(np.ascontiguousarray(value)).astype(getattr(mx, dtype))
+            if not mx.isfinite(tensor).all().item():
+                raise SAMAudioError(f"{name} holds values that are not finite in {dtype}")
+            yield name, tensor
+
+
+def parser() -> Parser:
+    parser = Parser(prog="python -m convert", description="Convert a checkpoint to MLX.")
+    parser.add_argument(
+        "--hf-path",
+        required=True,
+        help=f"a folder with the weights and config.json, a hub repo, or {', '.join(REPOS)}",
+    )
+    parser.add_argument(
+        "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument(
+        "-q", "--quantize", action="store_true", help="write transformer and T5 in few bits"
+    )
+    parser.add_argument("--q-bits", type=int, choices=(4, 6, 8), help="bits of a weight (4)")
+    parser.add_argument(
+        "--q-group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (64)"
+    )
+    parser.add_argument("--text-encoder", help="T5 for SAM-Audio: a folder or hub repo")
+    parser.add_argument("--revision", help="the hub repo's branch, tag or commit")
+    parser.add_argument("--force", action="store_true", help="replace an existing folder")
+    return parser
+
+
+def run(arguments: list[str]) -> None:
+    options = vars(parser().parse_args(arguments))
+    wanted, bits, group_size = map(options.pop, ("quantize", "q_bits", "q_group_size"))
+    if not wanted and (bits or group_size):
+        raise SAMAudioError("--q-bits and --q-group-size do nothing without -q")
+    quantisation = QuantisationConfig(bits or 4, group_size or 64) if wanted else None
+    folder = convert(**options, quantisation=quantisation)
+    print(f"wrote {plain(folder)}")
