@@ -29,7 +29,7 @@ from . import (
     video_files,
 )
 from . import candidates as several
-from .errors import SAMAudioError
+from .errors import SAMAudioError, note
 from .files import existing, make_folder, whole, writable
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
