@@ -1,7 +1,17 @@
-"""Sound files: read any as mono at one rate, block by block; write one whole or not at all."""
+"""Sound files: read any as mono at one rate, block by block; write one whole or not at all.
 
+Every sample is the recording's: what is read is what FFmpeg decodes, to the sample. A file that
+ends early or disagrees with its header is used as far as it goes, with a note; one that is damaged
+before its end is refused, since what follows would lie at the wrong time.
+"""
+
+import contextlib
+import hashlib
 import math
+import os
+import re
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,38 +20,97 @@ import soundfile
 import soxr
 
 from .containers import opened
-from .errors import SAMAudioError
+from .errors import SAMAudioError, note
 from .files import existing, reason, whole, writable
 
 SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24"}
 BLOCK = 2**18  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes; beyond, RF64, which is wav with long sizes
 ADD_PEAK_CHUNK = 0x1050  # libsndfile's SFC_SET_ADD_PEAK_CHUNK
+RATES = range(1000, 768_001)  # Hz
+LOUDEST = 1000.0  # 60 dB above full scale
+PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # what libsndfile reads; FFmpeg all else
+UNKNOWN = 2**62  # frames of a FLAC whose header does not tell
+UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # formats of wav files
+PIPED = 2**31 - 2**16  # bytes; programs that do not know how many write so many or more
+SLACK = 0.1, 4096  # seconds and samples that encoders add or headers round away
+# formats whose headers tell how long the sound is; for the others FFmpeg guesses
+TELLING = {
+    "mov",
+    "matroska",
+    "webm",
+    "wav",
+    "w64",
+    "flac",
+    "caf",
+    "aiff",
+    "asf",
+    "tta",
+    "wv",
+    "ape",
+}
 
 
-def read(path: str | Path, sample_rate: int) -> np.ndarray:
+def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """The file's sound, channels averaged, at `sample_rate`: (T,) float32."""
     return np.concatenate(list(blocks(path, sample_rate)))
 
 
-def blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+class Recording(os.PathLike):
+    """A sound file at one rate, for several passes over its blocks, which are the same or an error:
+    somebody may write to it while it is being separated."""
+
+    def __init__(self, path: str | os.PathLike, sample_rate: int):
+        self._path, self._sample_rate, self._first = Path(path), sample_rate, None
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        sha = hashlib.sha256()
+        for block in blocks(self._path, self._sample_rate):
+            sha.update(block)
+            yield block
+        self._first = self._first or sha.digest()
+        if sha.digest() != self._first:
+            raise SAMAudioError(
+                f"{self._path} changed while it was being separated: start again with a copy"
+            )
+
+
+def blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
     """The same in consecutive pieces, so that memory does not grow with the file."""
     path = existing(path)
-    resampler, empty = None, True
-    for block, rate in decoded(path):
+    resampler, rate, empty = None, sample_rate, True
+    for block, given in decoded(path):
         empty = empty and not len(block)
-        mono = block.mean(axis=1)
-        if rate == sample_rate:
-            yield mono
-            continue
-        resampler = resampler or soxr.ResampleStream(
-            rate, sample_rate, 1, dtype="float32", quality="VHQ"
-        )
-        yield resampler.resample_chunk(mono)
+        mono = sound(block.mean(axis=1), path)
+        if given != rate:  # at the beginning, or where streams of several rates were joined
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            rate, resampler = given, None
+            if rate != sample_rate:
+                resampler = soxr.ResampleStream(rate, sample_rate, 1, "float32", "VHQ")
+        yield mono if resampler is None else resampler.resample_chunk(mono)
     if empty:
         raise SAMAudioError(f"{path} holds no samples")
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def sound(samples: np.ndarray, where: object) -> np.ndarray:
+    """The samples, if they can be sound. Raises SAMAudioError."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not math.isfinite(peak):
+        raise SAMAudioError(f"{where} holds NaN or infinite samples")
+    if peak > LOUDEST:
+        raise SAMAudioError(
+            f"{where} holds samples of {peak:.3g}: full scale is -1 to 1, scale them down"
+        )
+    return samples
 
 
 def resample(waves: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
@@ -51,44 +120,218 @@ def resample(waves: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     return soxr.resample(waves.T, rate, sample_rate, quality="VHQ").T
 
 
-def length(path: str | Path, sample_rate: int) -> int | None:
+def length(path: str | os.PathLike, sample_rate: int) -> int | None:
     """Samples at `sample_rate` that the file's header promises; None where it does not say."""
+    header = plain(existing(path))
+    if header is None:
+        return None
+    with header:
+        if not 0 < header.frames < UNKNOWN:
+            return None
+        return math.floor(header.frames * sample_rate / header.samplerate + 0.5)  # as soxr rounds
+
+
+def plain(path: Path) -> soundfile.SoundFile | None:
+    """The file, if it is an uncompressed one or a FLAC, for libsndfile."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if not start.startswith((b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC")):
+        return None
     try:
-        header = soundfile.info(existing(path))
+        file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError:
         return None
-    return math.floor(header.frames * sample_rate / header.samplerate + 0.5)  # as soxr rounds
+    # a wav written to a pipe may say that it holds nothing
+    if file.subtype.startswith(PLAIN) and file.frames:
+        return file
+    file.close()
+    return None
 
 
 def decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     """Pieces (T, channels) float32 at the file's own rate, and that rate."""
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        yield from decoded_container(path, error)
-        return
-    try:
-        with file:
-            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-                yield block, file.samplerate
-    except soundfile.LibsndfileError as error:
-        raise SAMAudioError(f"{path} is damaged: {error}") from None
+    file = plain(path)
+    for piece, rate in encoded(path) if file is None else uncompressed(path, file):
+        if rate not in RATES:
+            raise SAMAudioError(
+                f"{path} has a sample rate of {rate} Hz: {RATES[0]} to {RATES[-1]} Hz are possible"
+            )
+        yield piece, rate
 
 
-def decoded_container(path: Path, reason: Exception) -> Iterator[tuple[np.ndarray, int]]:
-    """What libsndfile cannot read (m4a, mp4, mov, ...), by PyAV."""
+def uncompressed(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[np.ndarray, int]]:
+    done, rate = 0, file.samplerate
+    with file:
+        try:
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                yield block, rate
+                done += len(block)
+        except soundfile.LibsndfileError as error:
+            sound = reachable(path, done)
+            whole = sum(len(piece) for piece, _ in encoded(path))
+            if whole > sound + SLACK[1]:  # there is more behind what libsndfile cannot read
+                raise SAMAudioError(
+                    f"{path} is damaged after {sound / rate:.1f} s: {error}"
+                ) from None
+            yield from after(encoded(path), done)
+            return
+    compare(path, done / rate, rate)
+
+
+def reachable(path: Path, done: int) -> int:
+    """Samples that libsndfile reads before it gives up, `done` or more."""
+    with soundfile.SoundFile(path) as file, contextlib.suppress(soundfile.LibsndfileError):
+        file.seek(done)
+        while len(block := file.read(1024)):
+            done += len(block)
+    return done
+
+
+def after(pieces: Iterator[tuple[np.ndarray, int]], skipped: int) -> Iterator:
+    """The same without so many samples at the beginning."""
+    for piece, rate in pieces:
+        yield piece[skipped:], rate
+        skipped = max(skipped - len(piece), 0)
+
+
+def encoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """The same of what libsndfile cannot read (mp3, m4a, mp4, mov, ...), by PyAV."""
+    with opened(path) as container:
+        held, rate = [], 0
+        for frame in frames(container, audible(container, path), path):
+            piece = floats(frame)
+            changed = held and (frame.sample_rate, piece.shape[1]) != (rate, held[0].shape[1])
+            if changed or sum(map(len, held)) >= BLOCK:
+                yield np.concatenate(held), rate
+                held = []
+            held, rate = [*held, piece], frame.sample_rate
+        if held:
+            yield np.concatenate(held), rate
+
+
+def audible(container, path: Path):
+    """The stream that is heard."""
+    for stream in container.streams.audio:
+        if stream.codec_context is None or not stream.codec_context.sample_rate:
+            raise SAMAudioError(f"{path} holds sound in a format that cannot be decoded")
+        return stream
+    raise SAMAudioError(f"{path} has no sound")
+
+
+def frames(container, stream, path: Path) -> Iterator:
+    """Decoded frames. Where the last of them is missing or broken, a note says so."""
     import av
 
+    seconds, broken = 0.0, False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            broken, packet = True, None
+        try:
+            decoded = stream.codec_context.decode(packet) if packet is None else packet.decode()
+        except av.EOFError:
+            decoded = []
+        except av.FFmpegError:
+            broken, decoded = broken or not is_label(packet), []
+        if decoded and broken and packet is not None:
+            raise SAMAudioError(f"{path} is damaged after {seconds:.1f} s")
+        for frame in decoded:
+            seconds += frame.samples / frame.sample_rate
+            yield frame
+        if packet is None:
+            break
+    if seconds:
+        compare(path, seconds, frame.sample_rate, broken)
+
+
+def is_label(packet) -> bool:
+    """Titles of mp3 files that were joined lie among the sound."""
+    return packet is not None and bytes(packet)[:3] in (b"ID3", b"TAG", b"APE", b"LYR")
+
+
+def floats(frame) -> np.ndarray:
+    """A frame's samples, (T, channels) float32, full scale 1."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = samples.astype(np.float32) / 128 - 1
+    elif np.issubdtype(samples.dtype, np.integer):
+        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32, copy=False).T
+
+
+def compare(path: Path, seconds: float, rate: int, broken: bool = False) -> None:
+    """Say so where a file does not hold as much sound as its header promises."""
+    promise = promised(path)
+    if promise and abs(seconds - promise) > max(SLACK[0], SLACK[1] / rate):
+        verb = "ends after" if seconds < promise else "goes on for"
+        note(f"{path} {verb} {seconds:.1f} s, where its header promises {promise:.1f} s")
+    elif broken or not is_complete(path):
+        note(f"{path} breaks off after {seconds:.1f} s: its end is missing")
+
+
+def promised(path: Path) -> float | None:
+    """Seconds of sound that the file's header tells, if it does."""
+    if seconds := promised_by_wav(path):
+        return seconds
     with opened(path) as container:
-        if not container.streams.audio:
-            raise SAMAudioError(f"{path} has no sound")
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", rate=stream.rate)
-        for frame in container.decode(stream):
-            for part in resampler.resample(frame):
-                yield part.to_ndarray().T, stream.rate
-        for part in resampler.resample(None):
-            yield part.to_ndarray().T, stream.rate
+        name, stream = container.format.name.split(",")[0], audible(container, path)
+        if name not in TELLING and not (name == "mp3" and has_count(path)):
+            return None
+        if stream.duration is not None:
+            return float(stream.duration * stream.time_base)
+        clock = stream.metadata.get("DURATION", "")  # Matroska's: 00:00:07.300000000
+        if re.fullmatch(r"\d+:\d+:[\d.]+", clock):
+            return sum(float(n) * s for n, s in zip(clock.split(":"), (3600, 60, 1), strict=True))
+        return None if container.streams.video else (container.duration or 0) / 1e6
+
+
+def promised_by_wav(path: Path) -> float | None:
+    """The same for an uncompressed wav, of which libsndfile and FFmpeg tell only what is there."""
+    with open(path, "rb") as file:
+        if file.read(4) not in (b"RIFF", b"RF64"):
+            return None
+        file.seek(12)
+        bytes_a_second = long = 0
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                size = long or size
+                known = 0 < size < PIPED or long
+                return size / bytes_a_second if known and bytes_a_second else None
+            chunk = file.read(16) if name in (b"fmt ", b"ds64") else b""
+            if name == b"fmt " and len(chunk) == 16:
+                kind, _, rate, _, align, _ = struct.unpack("<HHIIHH", chunk)
+                bytes_a_second = rate * align if kind in UNCOMPRESSED else 0
+            elif name == b"ds64":
+                long = int.from_bytes(chunk[8:16], "little")
+            file.seek(size + size % 2 - len(chunk), os.SEEK_CUR)
+    return None
+
+
+def is_complete(path: Path) -> bool:
+    """Does the last page of an Ogg file say that it is the last? Other files have no such mark."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"OggS":
+            return True
+        file.seek(max(os.path.getsize(path) - 2**17, 0))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return len(page) > 26 and page[5] & 4 > 0 and len(page) >= 27 + page[26] + sum(sizes)
+
+
+def has_count(path: Path) -> bool:
+    """Does the first frame of an mp3 say how many there are (Xing, Info, VBRI)?"""
+    with open(path, "rb") as file:
+        start = file.read(10)
+        size = sum(byte << 7 * (3 - i) for i, byte in enumerate(start[6:10]))
+        file.seek(10 + size if start[:3] == b"ID3" else 0)
+        head = file.read(2048)
+    return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 class Writer:
