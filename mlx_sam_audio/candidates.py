@@ -14,15 +14,16 @@ from .rank import first
 from .separation import Separation
 
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
+MOST = 64
 MARGIN = 0.05  # "auto" ends when the best score leads the second by this part of itself
 
 
 def rounds(count: int | str) -> tuple[int, ...]:
     """How many candidates to have after each round. Raises SAMAudioError."""
-    if count == "auto":
+    if isinstance(count, str) and count == "auto":
         return ROUNDS
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise SAMAudioError(f'candidates must be 1 or more, or "auto", not {count!r}')
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
+        raise SAMAudioError(f'candidates must be 1 to {MOST}, or "auto", not {count!r}')
     return (count,)
 
 

@@ -7,9 +7,9 @@ trajectory that was fixed before it. N latent frames of the file, W of a window,
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -199,7 +199,7 @@ def solve(model, prompt: Prompt, latents, x, windows, plan, progress, at_once=1,
     first, x, kept = (0, x, ()) if saved is None else saved.load(x)
     progress.skip(first * len(windows.starts))
     for done, slopes_kept in ode.integrate_in_place(slopes, x, plan, first, kept):
-        check_finite(np.isfinite(x.sum(dtype=np.float64)))
+        check_finite(x)
         if saved is not None:
             saved.save(done, x, slopes_kept)
     return x
@@ -236,7 +236,7 @@ def follow(model, prompt: Prompt, latents, noise, windows, plan, progress) -> It
             return v
 
         *_, x = ode.integrate(field, noise[cut], plan)
-        check_finite(np.isfinite(x.sum(dtype=np.float64)))
+        check_finite(x)
         yield x if after is None else x[: after - start]
 
 
@@ -250,6 +250,7 @@ def separate(
     """
     clock = clock or Clock()
     size, overlap = window_frames(model, options.window, options.overlap)
+    audio = repeatable(model, audio)
     blocks, samples = source(model, audio)
     blocks = watched(blocks, options.cancel)
     opening, blocks = peek(blocks, size * model.hop_length + 1)
@@ -363,6 +364,7 @@ def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterato
     """Waveforms as long as the file. mixture: its samples in blocks, if the rest is subtracted."""
     done, held = 0, np.zeros(0, np.float32)
     for audio in stems:
+        check_finite(audio, "the codec's output")
         audio = audio[:, : samples - done]
         count = audio.shape[1]
         if mixture is not None:
@@ -373,8 +375,11 @@ def cut(model, stems: Iterator[mx.array], samples: int, mixture=None) -> Iterato
                 held = np.concatenate([held, block])
             audio = mx.stack([audio[0], mx.array(held[:count]) - audio[0]])
             held = held[count:]
+        mx.eval(audio)
         yield Chunk(audio[0], audio[1], done / model.sample_rate, model.sample_rate)
         done += count
+    for _ in mixture or ():  # to its end, where it is found if it changed
+        pass
 
 
 def looked_at(pieces: Iterator[Chunk], samples: int, spans, predicted) -> Iterator[Chunk]:
@@ -396,20 +401,18 @@ def silenced(pieces: Iterator[Chunk], sample_rate: int, spans, predicted) -> Ite
 
 
 def source(model, audio) -> tuple[Iterator[np.ndarray], int | None]:
-    """Checked blocks of mono samples, and how many there are if that is known beforehand."""
-    if isinstance(audio, (str, Path)):
-        blocks = audio_files.blocks(audio, model.sample_rate)
-        return finite(blocks, str(audio)), audio_files.length(audio, model.sample_rate)
-    samples = model.mono(audio)
-    pieces = (samples[i : i + audio_files.BLOCK] for i in range(0, len(samples), audio_files.BLOCK))
-    return finite(pieces, "the audio"), len(samples)
+    """Blocks of mono samples, and how many there are if that is known beforehand."""
+    if isinstance(audio, audio_files.Recording):
+        return iter(audio), audio_files.length(audio, model.sample_rate)
+    pieces = (audio[i : i + audio_files.BLOCK] for i in range(0, len(audio), audio_files.BLOCK))
+    return pieces, len(audio)
 
 
-def finite(blocks: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
-    for block in blocks:
-        if not np.isfinite(block).all():
-            raise SAMAudioError(f"{where} holds NaN or infinite samples")
-        yield block
+def repeatable(model, audio) -> audio_files.Recording | np.ndarray:
+    """Audio that can be read twice: checked samples, or a file that is the same both times."""
+    if isinstance(audio, (str, os.PathLike)) and not isinstance(audio, audio_files.Recording):
+        return audio_files.Recording(audio, model.sample_rate)
+    return audio if isinstance(audio, audio_files.Recording) else model.mono(audio)
 
 
 def peek(blocks: Iterator[np.ndarray], count: int) -> tuple[np.ndarray, Iterator[np.ndarray]]:

@@ -1,5 +1,6 @@
 """One separation from audio and prompt to two waveforms: encode, condition, solve, decode."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ from mlx.utils import tree_flatten
 from . import audio as audio_files
 from . import candidates as several
 from . import chunks, draws, load, longform, memory, ode, rank
+from .calls import public, stepwise
 from .config import ModelConfig
 from .dit import Moment
 from .errors import SAMAudioError
@@ -24,7 +26,7 @@ from .timing import Clock
 from .video import Features, MaskedVideo, aligned
 from .vision import VisionEncoder
 
-Audio = str | Path | np.ndarray | mx.array
+Audio = str | os.PathLike | np.ndarray | mx.array
 Predict = bool | Callable  # `SpanPredictor.__call__`, or something like it
 
 
@@ -46,10 +48,15 @@ class SAMAudio:
         self.folder = folder
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "SAMAudio":
-        """Load a converted model: a folder, a name in the local store, or a hub repo."""
+    def from_pretrained(
+        cls, name: str | Path, revision: str | None = None, verify: bool = False
+    ) -> "SAMAudio":
+        """Load a converted model: a folder, a name in the local store, or a hub repo.
+
+        verify: compare every byte with what the conversion wrote, as the first loading does.
+        """
         folder = load.resolve(name, revision)
-        return cls(*load.load(folder), folder)
+        return cls(*load.load(folder, verify), folder)
 
     @cached_property
     def vision(self) -> VisionEncoder:
@@ -73,6 +80,7 @@ class SAMAudio:
     def hop_length(self) -> int:
         return self.config.codec.hop_length
 
+    @public
     def separate(
         self,
         audio: Audio,
@@ -150,6 +158,7 @@ class SAMAudio:
             return results[0]
         return replace(max(results, key=lambda one: one.score), candidates=tuple(results))
 
+    @public
     def separate_batch(
         self,
         audios: Sequence[Audio],
@@ -246,7 +255,7 @@ class SAMAudio:
         for x in ode.integrate(self.field(job.condition, plan), noise, plan):
             mx.eval(x)
             count(len(seeds))
-        check_finite(mx.isfinite(x).all().item())
+        check_finite(x)
         mx.clear_cache()
         job.clock.lap("solve")
 
@@ -269,8 +278,10 @@ class SAMAudio:
                 seconds=job.clock.laps,
             )
             results.append(result.measured(job.predicted[i]))
+        mx.eval([(one.target, one.residual) for one in results])
         return results
 
+    @public
     def separate_long(
         self,
         audio: Audio,
@@ -323,6 +334,7 @@ class SAMAudio:
             presence=tuple(row for chunk in chunks for row in chunk.presence),
         )
 
+    @public
     def stream(
         self,
         audio: Audio,
@@ -357,7 +369,8 @@ class SAMAudio:
             message=message, watermark=watermark, residual=residual, max_memory=max_memory,
             progress=progress, cancel=cancel,
         )  # fmt: skip
-        return longform.separate(self, audio, description, options, streaming=True)
+        pieces = longform.separate(self, audio, description, options, streaming=True)
+        return stepwise(self, pieces)
 
     def long_options(self, description: str, steps: int, **settings) -> longform.Options:
         """Settings of `separate_long`, checked before anything is read."""
@@ -410,7 +423,8 @@ class SAMAudio:
             raise SAMAudioError(
                 f"samples must be floating-point numbers, -1 to 1, not {wave.dtype}"
             )
-        wave = np.array(wave, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            wave = np.array(wave, dtype=np.float32)
         if wave.ndim == 2 and 0 < wave.shape[0] <= wave.shape[1]:
             wave = wave.mean(axis=0)
         if wave.ndim != 1:
@@ -419,15 +433,13 @@ class SAMAudio:
             )
         if len(wave) == 0:
             raise SAMAudioError("the audio holds no samples")
-        return wave
+        return audio_files.sound(wave, "the audio")
 
     def samples(self, audio: Audio) -> np.ndarray:
         """Checked mono samples (T,) float32 at the model's rate, short enough for one piece."""
-        is_file = isinstance(audio, (str, Path))
+        is_file = isinstance(audio, (str, os.PathLike))
         where = str(audio) if is_file else "the audio"
         wave = audio_files.read(audio, self.sample_rate) if is_file else self.mono(audio)
-        if not np.isfinite(wave).all():
-            raise SAMAudioError(f"{where} holds NaN or infinite samples")
         frames, limit = -(-len(wave) // self.hop_length), self.config.transformer.max_positions
         if frames > limit:
             raise SAMAudioError(
@@ -491,6 +503,7 @@ class SAMAudio:
             spans[i] = row if isinstance(row, tuple) else tuple(row)
         return spans
 
+    @public
     def predict_spans(
         self,
         audio: Audio,
@@ -510,7 +523,8 @@ class SAMAudio:
         size, _ = longform.window_frames(self, window, overlap)
         pieces = self.pieces(size, range(1, 1), size, max_memory, self.beside([], predictor))
         self.read_weights()
-        mixture = longform.Mixture(self, longform.source(self, audio)[0], None, pieces.frames)
+        blocks, _ = longform.source(self, longform.repeatable(self, audio))
+        mixture = longform.Mixture(self, blocks, None, pieces.frames)
         heard = mixture[:][None], [mixture.samples], [description], [()]
         return self.with_predicted(predictor, *heard, window=window, overlap=overlap)[0]
 
@@ -566,7 +580,7 @@ class SAMAudio:
             message = message.reshape(batch, 2, -1)[:, :stems].reshape(stems * batch, -1)
         parts = chunks.decode(self.network.audio_codec, [latents], message, chunk)
         audio = mx.concatenate(list(parts), axis=1).reshape(batch, stems, -1)
-        mx.eval(audio)
+        check_finite(audio, "the codec's output")
         return audio[:, 0], audio[:, 1] if stems == 2 else None
 
 

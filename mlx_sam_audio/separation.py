@@ -51,9 +51,13 @@ class Separation:
         return [notice for notice in written if notice]
 
 
-def check_finite(finite: bool) -> None:
-    """Raises SAMAudioError where a solver's state left the range of half precision."""
+def check_finite(values: mx.array | np.ndarray, what: str = "the network's output") -> None:
+    """Raises SAMAudioError where half precision overflowed, or weights are damaged."""
+    if isinstance(values, mx.array):
+        finite = mx.isfinite(values).all().item()
+    else:  # without another array as large
+        finite = np.isfinite(values.sum(dtype=np.float64))
     if not finite:
         raise SAMAudioError(
-            "the network's output is not finite: convert the model with --dtype bfloat16 or float32"
+            f"{what} is not finite: convert the model with --dtype bfloat16 or float32"
         )

@@ -78,8 +78,8 @@ def test_auto_goes_on_while_the_best_two_are_close(toy, scores, count):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(candidates=0), "1 or more"),
-        (dict(candidates="many"), "1 or more"),
+        (dict(candidates=0), "1 to 64"),
+        (dict(candidates="many"), "1 to 64"),
         (
             dict(candidates=2, ranker="taste"),
             "no ranker taste: choose of consensus, consis",

@@ -129,7 +129,7 @@ def test_candidates(tiny_folder, tmp_path, monkeypatch, capsys):
 
     for arguments, message in (
         (["-c", "few"], '--candidates takes a number or "auto"'),
-        (["-c", "0"], "1 or more"),
+        (["-c", "0"], "1 to 64"),
         (["-c", "2", "--ranker", "taste"], "there is no ranker taste"),
         (["-c", "2", "--window", "0.3", "--overlap", "0.1"], "window"),
     ):
