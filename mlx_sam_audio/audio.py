@@ -62,6 +62,7 @@ class Recording(os.PathLike):
 
     def __init__(self, path: str | os.PathLike, sample_rate: int):
         self._path, self._sample_rate, self._first = Path(path), sample_rate, None
+        self._stamp = stamp(existing(path))
 
     def __fspath__(self) -> str:
         return str(self._path)
@@ -76,9 +77,23 @@ class Recording(os.PathLike):
             yield block
         self._first = self._first or sha.digest()
         if sha.digest() != self._first:
-            raise SAMAudioError(
-                f"{self._path} changed while it was being separated: start again with a copy"
-            )
+            raise self._changed()
+
+    def check(self) -> None:
+        """Raises SAMAudioError if the file, of which more than the sound is used, was changed."""
+        if stamp(existing(self._path)) != self._stamp:
+            raise self._changed()
+
+    def _changed(self) -> SAMAudioError:
+        return SAMAudioError(
+            f"{self._path} changed while it was being separated: start again with a copy"
+        )
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Differs when a file was written to or replaced."""
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:

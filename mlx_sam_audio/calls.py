@@ -14,6 +14,7 @@ from numbers import Integral, Real
 import mlx.core as mx
 import numpy as np
 
+from .device import guard_kernels
 from .errors import SAMAudioError
 from .video import MaskedVideo
 
@@ -127,6 +128,7 @@ KINDS = {  # of arguments by name, in all public methods
     "window": (optional(is_number), "seconds"),
 }
 guards = threading.local()
+process: dict[str, int] = {}  # in which MLX was used; its threads do not survive a fork
 
 
 def public(method: Callable) -> Callable:
@@ -162,6 +164,12 @@ def shown(value: object) -> str:
 def alone(model: object) -> Iterator[None]:
     """Only one thread at a time uses a model: MLX's arrays are not made for more. The thread's
     streams end with it."""
+    guard_kernels()
+    process.setdefault("id", os.getpid())
+    if process["id"] != os.getpid():
+        raise SAMAudioError(
+            "this process was forked from one that had used a model: start it by spawn instead"
+        )
     lock = vars(model).setdefault("_lock", threading.RLock())
     if not lock.acquire(blocking=False):
         raise SAMAudioError(

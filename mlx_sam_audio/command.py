@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from . import (
     audio,
+    checkpoint,
     figures,
     files,
     load,
@@ -29,7 +30,7 @@ from . import (
     video_files,
 )
 from . import candidates as several
-from .errors import SAMAudioError, note
+from .errors import SAMAudioError, note, plain
 from .files import existing, make_folder, whole, writable
 from .pipeline import SAMAudio
 from .prompts import Span, check_prompt
@@ -116,6 +117,9 @@ def parser() -> Parser:
         "--overlap", type=float, default=3.0, help="seconds that neighbouring windows share (3)"
     )
     parser.add_argument(
+        "--verify", action="store_true", help="compare every byte of the model's files first"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run of the same output"
     )
     parser.add_argument(
@@ -154,18 +158,17 @@ def parser() -> Parser:
 
 def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Path, Path]:
     """The checked names of both files."""
-    target = Path(target or f"{source.stem}.target.wav")
+    kinds = (*audio.SUBTYPES, *video_files.WRITTEN)
+    target = writable(target or f"{source.stem}.target.wav", kinds)
     if residual is None:
         residual = target.with_name(
             f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
         )
-    paths = tuple(
-        writable(path, (*audio.SUBTYPES, *video_files.WRITTEN)) for path in (target, Path(residual))
-    )
+    paths = target, writable(residual, kinds)
     if any(path.suffix.lower() in video_files.WRITTEN for path in paths):
         video_files.duration(source)  # it must have pictures to copy
     over = any(path.exists() and path.samefile(source) for path in paths)
-    if over or paths[0].resolve() == paths[1].resolve():
+    if over or os.path.realpath(paths[0]) == os.path.realpath(paths[1]):
         raise SAMAudioError("input, output and residual must be three different files")
     return paths
 
@@ -188,17 +191,17 @@ def masked_video(options: argparse.Namespace) -> MaskedVideo | None:
 def draw(options: argparse.Namespace, shown: MaskedVideo | None) -> None:
     """The pictures that help to say where the thing is."""
     for path in filter(None, (options.pick, options.preview)):
-        if options.mask and Path(path).resolve() == Path(options.mask).resolve():
+        if options.mask and os.path.realpath(path) == os.path.realpath(options.mask):
             raise SAMAudioError(f"{path} is the mask itself: choose another name")
         writable(path, [".png"])
     if options.pick:
         preview.contact_sheet(options.video or options.input, options.pick)
-        print(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")
+        say(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")
     if options.preview:
         if shown is None or shown.mask is None:
             raise SAMAudioError("--preview draws a --box or a --mask: give one of them")
         preview.preview(shown, options.preview)
-        print(f"wrote {options.preview}")
+        say(f"wrote {options.preview}")
 
 
 def progress_bar(verbose: bool) -> Callable[[int, int], None]:
@@ -253,10 +256,10 @@ def separate(options: argparse.Namespace) -> None:
     name = options.model
     if name in (None, "auto"):
         name, reason = load.largest_that_fits(limit, options.window)
-        print(reason)
-    say = print if options.verbose else lambda *_: None
-    say(f"loading {name}")
-    model = SAMAudio.from_pretrained(name)
+        say(reason)
+    tell = say if options.verbose else lambda *_: None
+    tell(f"loading {name}")
+    model = SAMAudio.from_pretrained(name, verify=options.verify)
     clock = Clock({"load": time.perf_counter() - start})
     if options.spans_only:
         return write_spans(model, predictor(options), source, options, paths[0], limit)
@@ -293,17 +296,18 @@ def separate(options: argparse.Namespace) -> None:
     if shown:
         offered = memory.text(memory.offered(limit))
         print(f"memory    about {memory.text(pieces.bytes)} of {offered}")
-    say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
-    state = paths[0].with_name(f".{paths[0].name}.resume")
+    tell(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
+    recording = audio.Recording(source, model.sample_rate)
+    state = checkpoint.beside(paths[0])
     run = longform.separate(
-        model, source, options.description, settings, saved=(state, options.resume), clock=clock
+        model, recording, options.description, settings, saved=(state, options.resume), clock=clock
     )
     found = report.Found()
     try:
         with memory.wired(limit):
-            write(found.look(run), source, paths, model, length)
+            write(found.look(run), recording, paths, model, length)
     except KeyboardInterrupt as stop:
-        more = "; --resume goes on" if state.exists() else ""
+        more = "; --resume goes on" if os.path.lexists(state) else ""
         stop.args = (f"no output was written{more}",)
         raise
     state.unlink(missing_ok=True)
@@ -312,8 +316,8 @@ def separate(options: argparse.Namespace) -> None:
 
     if options.spectrogram:
         titles = (f"mixture: {source.name}", f"target: {options.description}", "residual")
-        files = (audio.blocks(path, model.sample_rate) for path in (source, *paths))
-        rows = dict(zip(titles, files, strict=True))
+        written = (audio.blocks(path, model.sample_rate) for path in paths)
+        rows = dict(zip(titles, (recording, *written), strict=True))
         spectrogram.save(options.spectrogram, rows, found.samples, model.sample_rate, found.spans)
     seconds = {**clock.laps, "total": time.perf_counter() - start}
     windows = len(windows_of(model, found.samples, options).starts)
@@ -322,7 +326,12 @@ def separate(options: argparse.Namespace) -> None:
     if options.metrics_json:
         write_text(Path(options.metrics_json), json.dumps(values, indent=2) + "\n")
     if shown:
-        print(report.table(values))
+        for line in report.table(values):
+            say(line)
+
+
+def say(line: str) -> None:
+    print(plain(line))
 
 
 def whole_number(text: str) -> int:
@@ -334,7 +343,7 @@ def whole_number(text: str) -> int:
 
 def predictor(options: argparse.Namespace) -> Callable:
     """The span predictor as the options want it."""
-    loaded = span_predictor.SpanPredictor.from_pretrained(options.span_model)
+    loaded = span_predictor.SpanPredictor.from_pretrained(options.span_model, verify=options.verify)
     return partial(
         loaded,
         threshold=options.span_threshold,
@@ -350,11 +359,11 @@ def write_spans(
     lengths = dict(window=options.window, overlap=options.overlap, max_memory=limit)
     spans = model.predict_spans(source, options.description, predict, **lengths)
     name = target.with_name(target.stem.removesuffix(".target") + ".spans.json")
-    write_text(name, json.dumps(span_predictor.to_json(spans), indent=2) + "\n")
-    labels = span_predictor.to_labels(spans, options.description)
-    write_text(name.with_suffix(".txt"), labels)
-    print(f"spans     {' '.join(map(str, spans)) or 'none: the sound does not seem to occur'}")
-    print(f"wrote {name} and {name.with_suffix('.txt')}")
+    with whole(name, name.with_suffix(".txt")) as (rows, labels):
+        rows.write_text(json.dumps(span_predictor.to_json(spans), indent=2) + "\n")
+        labels.write_text(span_predictor.to_labels(spans, options.description))
+    say(f"spans     {' '.join(map(str, spans)) or 'none: the sound does not seem to occur'}")
+    say(f"wrote {name} and {name.with_suffix('.txt')}")
 
 
 def keep(candidates: tuple, folder: Path) -> None:
@@ -364,7 +373,7 @@ def keep(candidates: tuple, folder: Path) -> None:
         candidate.save(*names)
 
 
-def write(run: Iterator[longform.Chunk], source: Path, paths, model, samples: int) -> None:
+def write(run: Iterator[longform.Chunk], recording, paths, model, samples: int) -> None:
     """Write both stems as they come; they get their names together, when both are complete."""
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
         films = [path.suffix.lower() in video_files.WRITTEN for path in paths]
@@ -380,13 +389,18 @@ def write(run: Iterator[longform.Chunk], source: Path, paths, model, samples: in
                 writer.write(np.array(stem))
         for writer in writers:
             writer.close()
-        for film, wave, part, path in zip(films, waves, parts, paths, strict=True):
+        notices = []
+        for film, writer, wave, part, path in zip(films, writers, waves, parts, paths, strict=True):
             if film:
                 sound = audio.blocks(wave, model.sample_rate)
-                video_files.write(source, sound, model.sample_rate, part, path)
-    for writer in writers:
-        if writer.notice:
-            note(writer.notice)
+                recording.check()  # its pictures go with the sound that was separated
+                notices += video_files.write(
+                    recording, sound, model.sample_rate, part, path, writer.peak
+                )
+            elif writer.notice:
+                notices.append(writer.notice)
+    for notice in notices:
+        note(notice)
 
 
 @contextlib.contextmanager
@@ -408,6 +422,8 @@ def run(arguments: list[str]) -> None:
     # argparse takes "-9:12" for an option, and " -9:12" for a value
     options = parser().parse_args([re.sub(r"^-(?=[\d.]+:)", " -", text) for text in arguments])
     if options.demo:
+        if arguments != ["--demo"]:
+            raise SAMAudioError("--demo makes its own example: it takes no other options")
         from .demo import example
 
         example.run(Path.cwd())

@@ -437,7 +437,7 @@ def identity(model, prompt: Prompt, mixture: Mixture, options: Options, pieces) 
         "prompt": digest(
             prompt.text.astype(mx.float32), prompt.spans, prompt.seen and prompt.seen[:]
         ),
-        "settings": digest(
+        "setting": digest(
             options.window, options.overlap, options.method, options.times, options.seed,
             options.noise, options.message, options.watermark, options.residual, pieces,
         ),

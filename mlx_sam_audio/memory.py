@@ -115,7 +115,7 @@ def wired(limit: int | None) -> Iterator[None]:
 def parse(given: str) -> int:
     """Bytes of "8GB", "512 MB", "2.5G"; a K, M, G or T is 1024 of the one before."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?B)?\s*", given, re.IGNORECASE)
-    if not match or not float(match[1]):
+    if not match or not 0 < float(match[1]) < 1e15:
         raise SAMAudioError(f"{given!r} is no amount of memory: write it like 8GB or 512MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ from .errors import SAMAudioError
 
 NULL, PADDING = 0, 3  # rows of the anchor embedding
 SIGNS = {"+": 1, "-": 2}
+LAST = 1e12  # seconds; no recording is as long
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Span:
     end: float
 
     def __post_init__(self):
-        if self.sign not in SIGNS:
-            raise SAMAudioError(f'span {self} has the sign {self.sign!r}: use "+" or "-"')
-        if not (math.isfinite(self.start) and math.isfinite(self.end)):
-            raise SAMAudioError(f"span {self}: start and end must be finite seconds")
+        if not isinstance(self.sign, str) or self.sign not in SIGNS:
+            raise SAMAudioError(f'a span has the sign "+" or "-", not {self.sign!r}')
+        for time in (self.start, self.end):
+            if isinstance(time, bool) or not isinstance(time, Real) or not -LAST < time < LAST:
+                raise SAMAudioError(f"a span starts and ends at finite seconds, not {time!r:.60}")
         if not 0 <= self.start < self.end:
             raise SAMAudioError(f"span {self} must start at 0 or later and before its end")
 
@@ -39,6 +42,8 @@ class Span:
     @classmethod
     def parse(cls, text: str) -> "Span":
         """A span from "+6.3:7.0"."""
+        if not isinstance(text, str):
+            raise SAMAudioError(f"a span is read from a string, not {type(text).__name__}")
         text = text.strip()
         try:
             start, end = text[1:].split(":")
@@ -52,6 +57,8 @@ class Span:
 def check_prompt(description: str, spans: Sequence[Span], video: object = None) -> tuple[Span, ...]:
     if not isinstance(description, str):
         raise SAMAudioError(f"a description is a string, not {type(description).__name__}")
+    if any("\ud800" <= c <= "\udfff" for c in description):
+        raise SAMAudioError(f"the description is no Unicode text: {description}")
     spans = tuple(spans)
     for span in spans:
         if not isinstance(span, Span):

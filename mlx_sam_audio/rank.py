@@ -43,7 +43,7 @@ def ranker(
     ):
         if names:
             raise SAMAudioError(
-                f"there is no {problem} {', '.join(names) or 'without a name'}: choose of "
+                f"there is no {problem} {', '.join(names) or 'without a name'}: choose from "
                 f"{', '.join(known)}"
             )
     if not weights or not all(math.isfinite(weight) for weight in weights.values()):

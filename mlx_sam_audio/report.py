@@ -87,7 +87,8 @@ def values(
     }
 
 
-def table(values: dict) -> str:
+def table(values: dict) -> list[str]:
+    """The same for people, line by line."""
     extra = []
     if values["spans_predicted"]:
         spans = " ".join(str(Span(*span)) for span in values["spans"])
@@ -103,19 +104,21 @@ def table(values: dict) -> str:
         done = "silenced" if values["gate"] else "--gate silences it"
         extra.append(f"absent    it seems, at {times} s ({done})")
     stages = "  ".join(f"{name} {value:.2f} s" for name, value in values["seconds"].items())
-    return "\n".join(
-        [
-            f"target    {values['target']}",
-            f"residual  {values['residual']}",
-            *extra,
-            f"time      {stages}",
-            f"speed     {values['audio_seconds']:.2f} s of audio, "
-            f"real-time factor {values['real_time_factor']:.2f}",
-            f"memory    peak {memory.text(values['peak_memory_bytes'])}, "
-            f"{memory.text(values['estimated_memory_bytes'])} were expected, "
-            f"{memory.text(values['active_memory_bytes'])} still in use",
-            f"solver    {values['method']}, {values['steps']} steps, "
-            f"{values['evaluations']} evaluations, {values['windows']} window"
-            f"{'s' * (values['windows'] > 1)}, seed {values['seed']}",
-        ]
-    )
+    return [
+        f"target    {values['target']}",
+        f"residual  {values['residual']}",
+        *extra,
+        f"time      {stages}",
+        f"speed     {values['audio_seconds']:.2f} s of audio, "
+        f"real-time factor {values['real_time_factor']:.2f}",
+        f"memory    peak {memory.text(values['peak_memory_bytes'])}, "
+        f"{memory.text(values['estimated_memory_bytes'])} were expected, "
+        f"{memory.text(values['active_memory_bytes'])} still in use",
+        f"solver    {values['method']}, {counted(values, 'step')}, "
+        f"{counted(values, 'evaluation')}, {counted(values, 'window')}, seed {values['seed']}",
+    ]
+
+
+def counted(values: dict, name: str) -> str:
+    count = values[f"{name}s"]
+    return f"{count} {name}{'s' * (count != 1)}"

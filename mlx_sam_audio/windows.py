@@ -48,10 +48,10 @@ def window_frames(model, window: float, overlap: float) -> tuple[int, int]:
         raise SAMAudioError(
             f"the overlap ({overlap:g} s) must be 0 or more, and shorter than the window"
         )
-    size, shared = round(window * rate), round(overlap * rate)
     codec = model.network.audio_codec
     least = 2 * max(codec.encoder_halo, codec.decoder_halo) + 1
     most = model.config.transformer.max_positions
+    size, shared = round(min(window * rate, most + 1)), round(min(overlap * rate, most))
     if not least <= size <= most:
         raise SAMAudioError(
             f"the window ({window:g} s) must last from {least / rate:.2f} s, the codec's receptive "
