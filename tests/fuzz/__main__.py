@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from . import media, models, settings, states
+from . import faults, media, models, settings, states
 from .pool import GOOD, OUTCOMES, run
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -29,6 +29,7 @@ PARTS = {  # part: how a recipe is drawn, and what is done with it
     "options": (settings.draw_option, settings.check_option),
     "api": (settings.draw_call, settings.check_call),
     "resume": (states.draw, states.check),
+    "faults": (faults.draw, faults.check),
 }
 
 
@@ -55,7 +56,11 @@ def fuzz(part: str, options: argparse.Namespace, folder: Path, log) -> collectio
             counts[outcome] += 1
     todo = cases(part, options, done)
     for number, recipe, outcome, words in run(
-        PARTS[part][1], todo, folder, options.workers, options.limit
+        PARTS[part][1],
+        todo,
+        folder,
+        options.workers,
+        options.limit * (10 if part == "faults" else 1),
     ):
         counts[outcome] += 1
         if log:
