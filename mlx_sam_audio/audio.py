@@ -49,6 +49,7 @@ TELLING = {
     "wv",
     "ape",
 }
+LABELS = b"ID3", b"TAG", b"APE", b"LYR", b"Opus", b"\1vorbis", b"\3vorbis", b"\5vorbis"
 
 
 def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
@@ -227,7 +228,8 @@ def encoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
 def audible(container, path: Path):
     """The stream that is heard."""
     for stream in container.streams.audio:
-        if stream.codec_context is None or not stream.codec_context.sample_rate:
+        codec = stream.codec_context
+        if codec is None or not (codec.sample_rate and codec.channels):
             raise SAMAudioError(f"{path} holds sound in a format that cannot be decoded")
         return stream
     raise SAMAudioError(f"{path} has no sound")
@@ -262,8 +264,8 @@ def frames(container, stream, path: Path) -> Iterator:
 
 
 def is_label(packet) -> bool:
-    """Titles of mp3 files that were joined lie among the sound."""
-    return packet is not None and bytes(packet)[:3] in (b"ID3", b"TAG", b"APE", b"LYR")
+    """Titles and headers of files that were joined lie among the sound."""
+    return packet is not None and bytes(packet)[:7].startswith(LABELS)
 
 
 def floats(frame) -> np.ndarray:

@@ -82,10 +82,11 @@ def test_formats(tmp_path, name):
     assert np.abs(samples).max() == pytest.approx(0.125, rel=0.1)
 
 
-@pytest.mark.parametrize("subtype", soundfile.available_subtypes("WAV"))
+@pytest.mark.parametrize(
+    "subtype",
+    "PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW IMA_ADPCM MS_ADPCM".split(),
+)
 def test_every_kind_of_wav(tmp_path, subtype):
-    if subtype == "MPEG_LAYER_III" or subtype.startswith(("G7", "NMS", "GSM")):
-        pytest.skip("not in FFmpeg's wav, or for 8 kHz alone")
     soundfile.write(tmp_path / "a.wav", RISING, RATE, subtype=subtype)
     samples, said = read(tmp_path / "a.wav")
     reference = by_ffmpeg(tmp_path / "a.wav")
@@ -93,14 +94,21 @@ def test_every_kind_of_wav(tmp_path, subtype):
     assert np.abs(samples - reference).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["a.ogg", *ENCODED])
-@pytest.mark.parametrize("change", ["whole", "cut", "joined"])
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        *((name, change) for name in ("a.ogg", *ENCODED) for change in ("whole", "cut")),
+        *(
+            (name, "joined")
+            for name in ("a.ogg", *ENCODED)
+            if name[2:] not in ("m4a", "mkv", "webm")
+        ),
+    ],
+)
 def test_what_is_read_is_what_ffmpeg_decodes(tmp_path, name, change):
     path = made(tmp_path / name)
     data = path.read_bytes()
     if change == "joined":
-        if path.suffix in (".m4a", ".mkv", ".webm"):
-            pytest.skip("joined, the second is no part of the first")
         path.write_bytes(data + data)
     elif change == "cut":
         path.write_bytes(data[: int(0.6 * len(data))])

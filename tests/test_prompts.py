@@ -18,7 +18,7 @@ def test_a_span_may_end_with_the_audio():
 @pytest.mark.parametrize(
     "sign, start, end, message",
     [
-        ("*", 0, 1, 'sign.*use "\\+" or "-"'),
+        ("*", 0, 1, 'the sign "\\+" or "-"'),
         ("+", 1, 1, "before its end"),
         ("+", 2, 1, "before its end"),
         ("+", -1, 1, "at 0 or later"),
