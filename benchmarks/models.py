@@ -6,7 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import SAMAudio, load
+from mlx_sam_audio import SAMAudio, load, manifest
 from mlx_sam_audio.config import (
     CodecConfig,
     ModelConfig,
@@ -42,7 +42,7 @@ VISION = VisionConfig(1024, 336, 14, 1024, 24, 16, 8, 4096)
 def config(size: str, dtype: str) -> ModelConfig:
     dim, heads, layers, hidden = SIZES[size]
     transformer = TransformerConfig(dim, heads, layers, hidden, dim, 256, 1e-5, 10_000, 256)
-    return ModelConfig(CODEC, TEXT, transformer, VISION, None, 3, 128, dtype, None, None)
+    return ModelConfig(CODEC, TEXT, transformer, VISION, None, 3, 128, dtype, None)
 
 
 def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
@@ -55,7 +55,7 @@ def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
     if bits:
         quantise(network, made.quantisation)
     network.eval()
-    return SAMAudio(made, network, Tokenizer(load.DEMO / "spiece.model", TEXT.max_tokens))
+    return SAMAudio(made, network, Tokenizer(load.DEMO / "spiece.model", TEXT))
 
 
 def weights(model: SAMAudio) -> int:
@@ -72,3 +72,4 @@ def save(model: SAMAudio, folder: Path) -> None:
     )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
     shutil.copyfile(load.DEMO / "spiece.model", folder / "spiece.model")
+    manifest.write(folder)

@@ -1,1 +1,1 @@
-"""Converts SAM-Audio's PyTorch checkpoints to MLX. Needs torch; the package itself never does."""
+"""Converts SAM-Audio's checkpoints, and those of the models around it, to MLX."""

@@ -6,14 +6,30 @@ RoBERTa's, whose tokenizer comes with them. Only models without fusion are suppo
 """
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from mlx_sam_audio.clap import ClapNetwork
-from mlx_sam_audio.config import ClapConfig, HTSATConfig, RobertaConfig, read_json
+from mlx_sam_audio.config import (
+    ClapConfig,
+    Epsilon,
+    Heads,
+    HTSATConfig,
+    Layers,
+    Positions,
+    RobertaConfig,
+    Token,
+    Vocabulary,
+    Width,
+)
 from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.modernbert import Tokenizer
+from mlx_sam_audio.schema import Lenient, parse, read_json
 
-from .pe_a_frame import known
 from .rules import Checkpoint, Part
-from .sources import Source, TorchWeights
+from .sources import Source
+from .torch_file import TorchWeights
 
 NAME = "CLAP"
 REPOS = {"clap": ("lukewys/laion_clap", None)}
@@ -42,14 +58,25 @@ NAMES = {  # ours -> theirs
     r"layers\.(\d+)\.norm": r"encoder.layer.\1.output.LayerNorm",
     r"pooler": "pooler.dense",
 }
-ROBERTA = dict(
-    vocab_size=50_265, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-    num_attention_heads=12, layer_norm_eps=1e-5, max_position_embeddings=514, pad_token_id=1,
-)  # fmt: skip
-ROBERTA_FIXED = dict(
-    model_type="roberta", hidden_act="gelu", type_vocab_size=1, position_embedding_type="absolute",
-)  # fmt: skip
 MAX_TOKENS = 77  # a constant of the reference
+
+
+@dataclass(frozen=True)
+class Text(Lenient):
+    """RobertaConfig of transformers, for the one network that is written."""
+
+    model_type: Literal["roberta"] = "roberta"
+    vocab_size: Vocabulary = 50_265
+    hidden_size: Width = 768
+    intermediate_size: Width = 3072
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Heads = 12
+    layer_norm_eps: Epsilon = 1e-5
+    max_position_embeddings: Positions = 514
+    pad_token_id: Token = 1
+    hidden_act: Literal["gelu"] = "gelu"
+    type_vocab_size: Literal[1] = 1
+    position_embedding_type: Literal["absolute"] = "absolute"
 
 
 def recognises(source: Source) -> bool:
@@ -62,13 +89,13 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
     roberta = Source.find(str(local) if local.is_dir() else TEXT, ["config.json", "tokenizer.json"])
     text, tokenizer = roberta.file("config.json"), roberta.file("tokenizer.json")
     weights = TorchWeights(path, "state_dict")
-    audio = audio_config(weights.shapes, path)
     config = ClapConfig(
-        audio=audio,
-        text=text_config(read_json(text)),
-        joint_dim=shape(weights.shapes, "audio_projection.0.weight", path)[0],
+        audio=audio_config(weights.shapes, path),
+        text=text_config(parse(Text, read_json(text), text)),
+        joint_dim=shape(weights.shapes, "audio_projection.0.weight", path, 2)[0],
         dtype=dtype,
-    )
+    ).checked(path)
+    Tokenizer(tokenizer, config.text)  # if it fits
     return Checkpoint(
         config=config,
         network=ClapNetwork(config),
@@ -91,22 +118,24 @@ def source_name(name: str) -> str:
     return f"module.{name}" if name else "module"
 
 
-def shape(shapes: dict[str, tuple], name: str, path) -> tuple:
-    try:
-        return shapes[f"module.{name}"]
-    except KeyError:
-        raise SAMAudioError(f"{path} is no CLAP with HTS-AT: it lacks module.{name}") from None
+def shape(shapes: dict[str, tuple], name: str, path: Path, dimensions: int) -> tuple:
+    found = shapes.get(f"module.{name}", ())
+    if len(found) != dimensions:
+        raise SAMAudioError(f"{path} is no CLAP with HTS-AT: it lacks module.{name}")
+    return found
 
 
-def audio_config(shapes: dict[str, tuple], path) -> HTSATConfig:
-    table = r"module\.audio_branch\.layers\.(\d+)\.blocks\.\d+\.attn\.relative_position_bias_table"
+def audio_config(shapes: dict[str, tuple], path: Path) -> HTSATConfig:
+    table = r"module\.audio_branch\.layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table"
     found = [
-        (match[1], size[1]) for name, size in shapes.items() if (match := re.match(table, name))
+        (name.split(".")[3], shape(shapes, name.removeprefix("module."), path, 2)[1])
+        for name in shapes
+        if re.fullmatch(table, name)
     ]
     stages = [[heads for stage, heads in found if stage == str(i)] for i in range(4)]
     if not all(stages):
         raise SAMAudioError(f"{path} is no CLAP with HTS-AT: it lacks some of four stages")
-    spectrum, bins = shape(shapes, "audio_branch.logmel_extractor.melW", path)
+    spectrum, bins = shape(shapes, "audio_branch.logmel_extractor.melW", path, 2)
     return HTSATConfig(
         sample_rate=48_000,
         clip_samples=480_000,
@@ -115,7 +144,7 @@ def audio_config(shapes: dict[str, tuple], path) -> HTSATConfig:
         mel_bins=bins,
         image_size=256,
         patch_size=4,
-        dim=shape(shapes, "audio_branch.patch_embed.proj.weight", path)[0],
+        dim=shape(shapes, "audio_branch.patch_embed.proj.weight", path, 4)[0],
         depths=tuple(map(len, stages)),
         n_heads=tuple(stage[0] for stage in stages),
         window=8,
@@ -123,16 +152,15 @@ def audio_config(shapes: dict[str, tuple], path) -> HTSATConfig:
     )
 
 
-def text_config(given: dict) -> RobertaConfig:
-    values = known(given, ROBERTA, ROBERTA_FIXED, "roberta-base")
+def text_config(given: Text) -> RobertaConfig:
     return RobertaConfig(
-        vocab_size=values["vocab_size"],
-        dim=values["hidden_size"],
-        n_heads=values["num_attention_heads"],
-        n_layers=values["num_hidden_layers"],
-        ffn_dim=values["intermediate_size"],
-        eps=values["layer_norm_eps"],
-        max_positions=values["max_position_embeddings"],
-        pad_token=values["pad_token_id"],
+        vocab_size=given.vocab_size,
+        dim=given.hidden_size,
+        n_heads=given.num_attention_heads,
+        n_layers=given.num_hidden_layers,
+        ffn_dim=given.intermediate_size,
+        eps=given.layer_norm_eps,
+        max_positions=given.max_position_embeddings,
+        pad_token=given.pad_token_id,
         max_tokens=MAX_TOKENS,
     )

@@ -10,14 +10,15 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from mlx_sam_audio import __version__, quantise
-from mlx_sam_audio.config import DTYPES, QuantisationConfig, read_json
+from mlx_sam_audio import __version__, manifest, quantise
+from mlx_sam_audio.config import DTYPES, QuantisationConfig
 from mlx_sam_audio.errors import SAMAudioError, plain
-from mlx_sam_audio.load import store
+from mlx_sam_audio.load import expanded, stamps, store
+from mlx_sam_audio.schema import read_json
 from mlx_sam_audio.terminal import Parser
 
 from . import clap, imagebind, judge, pe_a_frame, sam_audio
-from .folder import check_space, whole, write_json, write_weights
+from .folder import check_space, check_target, whole, write_json, write_weights
 from .rules import Rule, join, plan
 from .sources import Source
 
@@ -38,10 +39,9 @@ def convert(
 ) -> Path:
     """Convert a checkpoint and return the new folder. Raises SAMAudioError."""
     repo, branch = REPOS.get(hf_path, (hf_path, dict(REPOS.values()).get(hf_path)))
-    source = Source.find(repo, ["config.json", "LICENSE*"], revision or branch)
-    target = Path(mlx_path).expanduser() if mlx_path else store() / local_name(source)
-    if target.exists() and not force:
-        raise SAMAudioError(f"{target} exists already: choose another --mlx-path, or add --force")
+    source = Source.find(repo, ["config.json", "LICENSE*"], revision or branch, known=REPOS)
+    target = expanded(mlx_path or store() / local_name(source))
+    check_target(target, force, [source.folder])
     kind = recognise(source)
     given = {} if text_encoder is None else {"text_encoder": text_encoder}
     if given and kind is not sam_audio:
@@ -77,16 +77,20 @@ def convert(
                 else:
                     yield name.removeprefix(VISION), tensor
 
-    with whole(target, force) as folder:
+    copies = [*checkpoint.copies, *filter(Path.is_file, source.folder.glob("LICENSE*"))]
+    sources = {source.folder, *(path.parent for path in checkpoint.copies)}
+    with whole(target, force, sources) as folder:
         check_space(folder, size)
         write_weights(folder, "model", tensors(seeing=False))
         if any(name.startswith(VISION) for name in shapes):
             write_weights(folder, "vision", tensors(seeing=True))
-        for path in (*checkpoint.copies, *source.folder.glob("LICENSE*")):
+        for path in copies:
             shutil.copyfile(path, folder / path.name)
         converter = {"converter": f"mlx-sam-audio {__version__}"}
         write_json(folder / "source.json", {**converter, **checkpoint.origin})
         write_json(folder / "config.json", checkpoint.config.to_dict())
+        manifest.write(folder)
+    manifest.remember(target, manifest.read(target), stamps())
     return target
 
 
@@ -94,8 +98,11 @@ def local_name(source: Source) -> str:
     names = {repo: name for name, (repo, _) in REPOS.items()}
     if source.repo in names:
         return names[source.repo]
-    name = (source.repo or str(source.folder.resolve())).rsplit("/", 1)[-1]
-    return name.removeprefix("sam-audio-")
+    place = source.repo or str(source.folder.resolve())
+    name = place.rsplit("/", 1)[-1].removeprefix("sam-audio-")
+    if not name or name.startswith("."):
+        raise SAMAudioError(f"{place} gives the model no name: choose an --mlx-path")
+    return name
 
 
 def recognise(source: Source) -> ModuleType:
@@ -118,7 +125,14 @@ def read(
 ) -> Iterator[tuple[str, mx.array]]:
     """Our parameters one after the other, in `dtype`."""
     for rule in tqdm(rules, desc=prefix or "checkpoint", disable=None, leave=False):
-        values = rule.make(*map(weights.read, rule.sources))
+        tensors = list(map(weights.read, rule.sources))
+        try:
+            values = rule.make(*tensors)
+        except (ValueError, IndexError, TypeError) as error:  # NumPy's, of unexpected shapes
+            shapes_read = ", ".join(str(tensor.shape) for tensor in tensors)
+            raise SAMAudioError(
+                f"{', '.join(rule.sources)} do not have the shapes of such weights: {shapes_read}"
+            ) from error
         for name, value in zip(rule.parameters, values, strict=True):
             name = join(prefix, name)
             if value.shape != shapes[name]:

@@ -4,43 +4,78 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_sam_audio import manifest
 from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.files import part, reason, remove
+from mlx_sam_audio.load import aside, present
+from mlx_sam_audio.schema import read_json
 
 SHARD = 512 * 2**20  # bytes
 
 
-@contextlib.contextmanager
-def whole(target: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name if the body succeeds."""
-    if target.exists() and not force:
+def check_target(target: Path, force: bool, sources: Iterable[Path]) -> None:
+    """Can the new folder have that name? Raises SAMAudioError."""
+    if not present(target):
+        if target.exists():
+            raise SAMAudioError(f"{target} is a file")
+        return
+    if not force:
         raise SAMAudioError(f"{target} exists already: choose another --mlx-path, or add --force")
-    if target.exists() and not target.is_dir():
-        raise SAMAudioError(f"{target} is a file")
+    real = target.resolve()
+    for source in (path.resolve() for path in sources):
+        if source == real or source in real.parents or real in source.parents:
+            raise SAMAudioError(f"{target} is not replaced: what is converted lies in {source}")
+    if others := not_ours(target):
+        raise SAMAudioError(
+            f"{target} is not replaced: it holds {others[0]}, which no conversion wrote"
+        )
+
+
+def not_ours(folder: Path) -> list[str]:
+    """What lies in a folder that is not of the model there, if any."""
+    names = {path.name for path in folder.iterdir()} - {".DS_Store"}
+    if manifest.NAME in names:
+        return sorted(names - {manifest.NAME, *manifest.read(folder)})
+    if "source.json" in names:  # versions before the manifest
+        converter = read_json(folder / "source.json").get("converter")
+        if str(converter).startswith("mlx-sam-audio"):
+            return []
+    return sorted(names)
+
+
+@contextlib.contextmanager
+def whole(target: Path, force: bool, sources: Iterable[Path]) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its name if the body succeeds.
+
+    force: what has that name is replaced, if it is a model, and holds none of `sources`. A link
+    to a folder stays one. Nothing else remains if the body fails.
+    """
+    check_target(target, force, sources)
+    target = Path(os.path.realpath(target))
+    new = [folder for folder in target.parents if not folder.exists()]
+    temporary = part(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise SAMAudioError(f"cannot write into {target.parent}: {error.strerror}") from None
-    try:
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)
         if target.exists():
-            replaced = temporary.with_name(temporary.name + ".replaced")
-            os.replace(target, replaced)
-            os.replace(temporary, target)
-            shutil.rmtree(replaced)
-        else:
-            os.replace(temporary, target)
+            remove(aside(target))
+            os.replace(target, aside(target))
+        os.replace(temporary, target)
+        remove(aside(target))
     except OSError as error:
-        raise SAMAudioError(f"cannot write {target}: {error.strerror or error}") from None
+        raise SAMAudioError(f"cannot write {target}: {reason(error)}") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        present(target)  # what was put aside, if nothing took its place
+        remove(temporary)
+        for folder in new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def check_space(folder: Path, size: int) -> None:
@@ -63,10 +98,13 @@ def write_weights(folder: Path, stem: str, tensors: Iterator[tuple[str, mx.array
         path = folder / name
         try:
             mx.save_safetensors(str(path), shard, metadata={"format": "mlx"})
+            if path.stat().st_size < held:  # a full disk is not reported by every writer
+                raise RuntimeError("the disk is full")
+            written = mx.load(str(path))
+            if not all(mx.array_equal(written.pop(key), shard[key]).item() for key in shard):
+                raise RuntimeError("what was written reads otherwise")
         except RuntimeError as error:
             raise SAMAudioError(f"cannot write {path}: {error}") from None
-        if path.stat().st_size < held:  # a full disk is not reported by every writer
-            raise SAMAudioError(f"cannot write {path}: the disk is full")
         index.update(dict.fromkeys(shard, name))
         shard, held = {}, 0
 

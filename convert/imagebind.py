@@ -6,13 +6,15 @@ without a configuration; a config.json beside it holds other sizes, if any.
 """
 
 import re
+from dataclasses import dataclass
 
-from mlx_sam_audio.config import ImageBindConfig, TowerConfig, read_json
+from mlx_sam_audio.config import Heads, ImageBindConfig, Layers, TowerConfig, Width
 from mlx_sam_audio.imagebind_network import ImageBindNetwork
+from mlx_sam_audio.schema import parse, read_json
 
 from .rules import Checkpoint, Part
-from .sam_audio import complete
-from .sources import Source, TorchWeights
+from .sources import Source
+from .torch_file import TorchWeights
 
 NAME = "ImageBind"
 WEIGHTS = "imagebind_huge.pth"
@@ -28,11 +30,21 @@ LEFT_OUT = {
     **{rf"modality_\w+\.{tower}\.": reason for tower, reason in OTHERS.items()},
     r"modality_postprocessors\.audio\.": "a factor, which no angle depends on",
 }
-# the arguments of ImageBindModel by which `imagebind_huge` differs from others
-HUGE = dict(
-    vision_embed_dim=1280, vision_num_blocks=32, vision_num_heads=16, audio_embed_dim=768,
-    audio_num_blocks=12, audio_num_heads=12, out_embed_dim=1024,
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The arguments of ImageBindModel by which `imagebind_huge` differs from others."""
+
+    vision_embed_dim: Width = 1280
+    vision_num_blocks: Layers = 32
+    vision_num_heads: Heads = 16
+    audio_embed_dim: Width = 768
+    audio_num_blocks: Layers = 12
+    audio_num_heads: Heads = 12
+    out_embed_dim: Width = 1024
+
+
 PLACES = {  # in a tower
     "stem_norm": r"modality_preprocessors.\1.rgbt_stem.norm_layer",
     "pre_norm": r"modality_trunks.\1.pre_transformer_layer.0",
@@ -44,9 +56,14 @@ PLACES = {  # in a tower
 
 def checkpoint(source: Source, dtype: str) -> Checkpoint:
     path = source.folder / "config.json"
-    values = complete(read_json(path) if path.is_file() else {}, HUGE, "config.json")
-    towers = {tower: tower_config(values, tower) for tower in ("audio", "vision")}
-    config = ImageBindConfig(**towers, dtype=dtype)
+    sizes = parse(Sizes, read_json(path) if path.exists() else {}, path)
+    audio = tower_config(
+        sizes, sizes.audio_embed_dim, sizes.audio_num_heads, sizes.audio_num_blocks
+    )
+    vision = tower_config(
+        sizes, sizes.vision_embed_dim, sizes.vision_num_heads, sizes.vision_num_blocks
+    )
+    config = ImageBindConfig(audio, vision, dtype).checked(path)
     weights = source.file(WEIGHTS)
     return Checkpoint(
         config=config,
@@ -57,14 +74,8 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
     )
 
 
-def tower_config(values: dict, tower: str) -> TowerConfig:
-    return TowerConfig(
-        dim=values[f"{tower}_embed_dim"],
-        n_heads=values[f"{tower}_num_heads"],
-        n_layers=values[f"{tower}_num_blocks"],
-        ffn_dim=4 * values[f"{tower}_embed_dim"],
-        output_dim=values["out_embed_dim"],
-    )
+def tower_config(sizes: Sizes, dim: int, n_heads: int, n_layers: int) -> TowerConfig:
+    return TowerConfig(dim, n_heads, n_layers, 4 * dim, sizes.out_embed_dim)
 
 
 def source_name(name: str) -> str:

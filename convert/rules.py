@@ -5,6 +5,7 @@ and turns them into parameters. A module without a rule takes its parameters as 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from mlx_sam_audio import conv, dacvae, dit, htsat, imagebind_network, network, 
 from mlx_sam_audio.config import Stored
 from mlx_sam_audio.load import complain
 
-from .sources import SafetensorsWeights, TorchWeights
+from .sources import SafetensorsWeights
+from .torch_file import TorchWeights
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ def plan(
             filled.update(parameters)
             rules.append(Rule(parameters, tuple(join(source, k) for k in rule.sources), rule.make))
     claimed = [source for rule in rules for source in rule.sources]
-    complain("the conversion uses twice", sorted({k for k in claimed if claimed.count(k) > 1}))
+    complain("the conversion uses twice", sorted(k for k, n in Counter(claimed).items() if n > 1))
     complain("the checkpoint lacks", sorted(set(claimed) - set(shapes)))
     known = re.compile("|".join(f"(?:{pattern})" for pattern in left_out) or "(?!)")
-    unexpected = [k for k in shapes if k not in set(claimed) and not known.match(k)]
+    unexpected = [k for k in set(shapes) - set(claimed) if not known.match(k)]
     complain("the checkpoint holds unexpected", sorted(unexpected))
     return rules
 
@@ -96,8 +98,20 @@ def join(prefix: str, key: str) -> str:
 def fold(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The weight of a weight-normed convolution: its norm is over all dimensions but the first."""
     norm = np.sqrt(np.square(v, dtype=np.float64).sum(tuple(range(1, v.ndim)), keepdims=True))
+    check_alike(g, norm)
     with np.errstate(invalid="ignore"):  # a row of zeros turns NaN, which is refused if it is used
         return v * (g / norm).astype(np.float32)
+
+
+def check_alike(a: np.ndarray, b: np.ndarray) -> None:
+    """Shapes that are not alike may broadcast to huge ones."""
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} is not {b.shape}")
+
+
+def added(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    check_alike(a, b)
+    return a + b
 
 
 def convolution(has: Callable[[str], bool], arrange: Callable, key: str = "") -> Rule:
@@ -173,7 +187,7 @@ def input_projection(module: network.InputProjection, has) -> list[Rule]:
         Rule(
             parameters,
             ("weight", "bias"),
-            lambda w, b: (w[:, : 2 * c], w[:, 4 * c : 5 * c] + w[:, 5 * c :], b),
+            lambda w, b: (w[:, : 2 * c], added(w[:, 4 * c : 5 * c], w[:, 5 * c :]), b),
         )
     ]
 
@@ -194,7 +208,7 @@ def lstm(module: watermark.LSTM, has) -> list[Rule]:
     for i in range(len(module.layers)):
         sources = (f"lstm.{name}_l{i}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         parameters = tuple(f"layers.{i}.{name}" for name in ("Wx", "Wh", "bias"))
-        rules.append(Rule(parameters, tuple(sources), lambda x, h, a, b: (x, h, a + b)))
+        rules.append(Rule(parameters, tuple(sources), lambda x, h, a, b: (x, h, added(a, b))))
     return rules
 
 

@@ -5,24 +5,37 @@ facebookresearch/perception_models (core/vision_encoder/config.py).
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from mlx_sam_audio.config import (
     CodecConfig,
+    Epsilon,
+    Heads,
+    Layers,
     ModelConfig,
+    Positions,
     QuantisationConfig,
+    Rates,
+    SampleRate,
     TextConfig,
+    Tokens,
     TransformerConfig,
     VisionConfig,
-    read_json,
+    Vocabulary,
+    Width,
 )
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.load import SIZES
 from mlx_sam_audio.network import Network
+from mlx_sam_audio.schema import Lenient, Wrong, parse, read_json
+from mlx_sam_audio.t5 import Tokenizer
 from mlx_sam_audio.vision import VisionEncoder
 
 from .rules import Checkpoint, Part
-from .sources import SafetensorsWeights, Source, TorchWeights
+from .sources import SafetensorsWeights, Source
+from .torch_file import TorchWeights
 
 NAME = "SAM-Audio"
 REPOS = {size: (f"facebook/sam-audio-{size}", None) for size in SIZES}  # None: the main branch
@@ -36,40 +49,121 @@ TEXT_LEFT_OUT = {
     r"encoder\.embed_tokens\.": "a copy of `shared`",
 }
 
-# defaults of the reference's config classes, for keys that its config.json may omit
-CODEC = dict(
-    encoder_dim=64, encoder_rates=[2, 8, 10, 12], latent_dim=1024, decoder_dim=1536,
-    decoder_rates=[12, 10, 8, 2], n_codebooks=16, codebook_size=1024, codebook_dim=128,
-    quantizer_dropout=False, sample_rate=48_000, mean=0.0, std=1.0, watermark=True,
-)  # fmt: skip
-TEXT = dict(name="t5-base", max_length=512, pad_mode="longest", dim=768)
-VISION = dict(
-    dim=1024, batch_size=300, name="PE-Core-L14-336", normalize_feature=True,
-    interpolation_mode="BICUBIC", image_size=336,
-)  # fmt: skip
 TOWERS = {  # sizes that the checkpoint only names
     "PE-Core-L14-336": dict(patch_size=14, width=1024, layers=24, heads=16),
     "PE-Tiny": dict(patch_size=8, width=16, layers=1, heads=2),  # of tests/golden
 }
-TRANSFORMER = dict(
-    dim=2048, n_heads=16, n_layers=16, dropout=0.1, norm_eps=1e-5, qk_norm=True, fc_bias=False,
-    ffn_exp=4, ffn_dim_multiplier=1, multiple_of=64, non_linearity="swiglu", use_rope=True,
-    max_positions=10_000, frequency_embedding_dim=256, timestep_non_linearity="swiglu",
-    t_block_non_linearity="silu", t_block_bias=True, context_dim=2048,
-    context_non_linearity="swiglu", context_embedder_dropout=0.0, context_norm=False,
-    out_channels=256, in_channels=None,
-)  # fmt: skip
-MODEL = dict(
-    in_channels=768, audio_codec=None, text_encoder=None, vision_encoder=None, transformer=None,
-    num_anchors=3, anchor_embedding_dim=128, visual_ranker=None, text_ranker=None,
-    span_predictor="pe-a-frame-large",
-)  # fmt: skip
-# the only values for which the network is written
-FIXED = dict(
-    qk_norm=True, fc_bias=False, non_linearity="swiglu", use_rope=True,
-    timestep_non_linearity="swiglu", t_block_non_linearity="silu", t_block_bias=True,
-    context_non_linearity="swiglu", context_norm=False, in_channels=None,
-)  # fmt: skip
+TEXT_ENCODERS = tuple(
+    f"{owner}t5-{size}" for owner in ("", "google-t5/") for size in ("small", "base", "large")
+)
+
+
+# The reference's config classes: their defaults stand for keys that config.json omits. What is Any
+# makes no difference here, and what is Literal is all that the network is written for.
+
+
+@dataclass(frozen=True)
+class Codec:
+    encoder_dim: Width = 64
+    encoder_rates: Rates = (2, 8, 10, 12)
+    latent_dim: Width = 1024
+    decoder_dim: Width = 1536
+    decoder_rates: Rates = (12, 10, 8, 2)
+    n_codebooks: Any = 16
+    codebook_size: Any = 1024
+    codebook_dim: Width = 128
+    quantizer_dropout: Any = False
+    sample_rate: SampleRate = 48_000
+    mean: Annotated[float, 0, 0] = 0.0
+    std: Annotated[float, 1, 1] = 1.0
+    watermark: bool = True
+
+
+@dataclass(frozen=True)
+class Text:
+    name: Annotated[str, 1, 255] = "t5-base"
+    max_length: Tokens = 512
+    pad_mode: Literal["longest"] = "longest"
+    dim: Width = 768
+
+
+@dataclass(frozen=True)
+class Vision:
+    dim: Width = 1024
+    batch_size: Any = 300
+    name: Literal["PE-Core-L14-336", "PE-Tiny"] = "PE-Core-L14-336"
+    normalize_feature: Literal[True] = True
+    interpolation_mode: Literal["BICUBIC"] = "BICUBIC"
+    image_size: Width = 336
+
+
+@dataclass(frozen=True)
+class Transformer:
+    dim: Width = 2048
+    n_heads: Heads = 16
+    n_layers: Layers = 16
+    dropout: Any = 0.1
+    norm_eps: Epsilon = 1e-5
+    qk_norm: Literal[True] = True
+    fc_bias: Literal[False] = False
+    ffn_exp: Annotated[float, 0.1, 100] = 4
+    ffn_dim_multiplier: Annotated[float, 0.1, 100] = 1
+    multiple_of: Width = 64
+    non_linearity: Literal["swiglu"] = "swiglu"
+    use_rope: Literal[True] = True
+    max_positions: Positions = 10_000
+    frequency_embedding_dim: Width = 256
+    timestep_non_linearity: Literal["swiglu"] = "swiglu"
+    t_block_non_linearity: Literal["silu"] = "silu"
+    t_block_bias: Literal[True] = True
+    context_dim: Width = 2048
+    context_non_linearity: Literal["swiglu"] = "swiglu"
+    context_embedder_dropout: Any = 0.0
+    context_norm: Literal[False] = False
+    out_channels: Width = 256
+    in_channels: None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    in_channels: Annotated[int, 1, 2**19] = 768
+    audio_codec: Codec | None = None
+    text_encoder: Text | None = None
+    vision_encoder: Vision | None = Vision()  # null: a model without vision
+    transformer: Transformer | None = None
+    num_anchors: Width = 3
+    anchor_embedding_dim: Width = 128
+    visual_ranker: Any = None
+    text_ranker: Any = None
+    span_predictor: Any = "pe-a-frame-large"
+
+    def wrong(self) -> Wrong:
+        channels = (self.audio_codec or Codec()).codebook_dim
+        outputs = (self.transformer or Transformer()).out_channels
+        problem = f"in_channels {self.in_channels} and out_channels {outputs} do not fit "
+        return {
+            f"{problem}{channels} latent channels": (self.in_channels, outputs)
+            != (6 * channels, 2 * channels)
+        }
+
+
+@dataclass(frozen=True)
+class T5(Lenient):
+    """Of transformers."""
+
+    model_type: Literal["t5"]
+    vocab_size: Vocabulary
+    d_model: Width
+    d_kv: Width
+    d_ff: Width
+    num_layers: Layers
+    num_heads: Heads
+    relative_attention_num_buckets: Annotated[int, 4, 2**16] = 32
+    relative_attention_max_distance: Positions = 128
+    layer_norm_epsilon: Epsilon = 1e-6
+    feed_forward_proj: Literal["relu"] = "relu"
+
+
 WATERMARK_RATES = (8, 5, 4, 2)  # constants of dacvae
 
 
@@ -80,13 +174,18 @@ def checkpoint(
     quantisation: QuantisationConfig | None = None,
 ) -> Checkpoint:
     """text_encoder: a folder or repo with T5, which the checkpoint does not hold."""
-    text = find_text_encoder(source, text_encoder)
-    configured = config(source.folder, text.folder, dtype, quantisation)
+    path = source.file("config.json")
+    given = parse(Model, read_json(path), path)
+    wanted = given.text_encoder or Text()
+    text = find_text_encoder(source, text_encoder, wanted)
+    t5 = read_t5(text.file("config.json"), wanted.dim)
+    configured = config(given, t5, wanted.max_length, dtype, quantisation).checked(path)
     stages = len(configured.codec.decoder_rates)
     network = Network(configured)
     network.vision_encoder = VisionEncoder(configured.vision) if configured.vision else None
     weights, text_weights = source.file("checkpoint.pt"), text.file("model.safetensors")
     pieces = text.file("spiece.model")
+    Tokenizer(pieces, configured.text)  # if it fits
     return Checkpoint(
         config=configured,
         network=network,
@@ -96,124 +195,97 @@ def checkpoint(
         ),
         copies=(pieces,),
         origin={
-            "checkpoint": source.describe(weights, source.file("config.json")),
+            "checkpoint": source.describe(weights, path),
             "text_encoder": text.describe(text_weights, pieces),
         },
     )
 
 
-def find_text_encoder(source: Source, given: str | None) -> Source:
-    """T5: `given`, a folder inside the source, or the hub's."""
+def find_text_encoder(source: Source, given: str | None, text: Text) -> Source:
+    """T5: `given`, a folder inside the source, or the hub's. Other places are not looked at only
+    because a checkpoint names them."""
     patterns = ["config.json", "model.safetensors", "spiece.model"]
     if given is not None:
-        return Source.find(given, patterns)
-    values = read_json(source.file("config.json")).get("text_encoder") or {}
-    name = values.get("name", TEXT["name"])
-    inside = source.folder / name
-    return Source.find(str(inside) if inside.is_dir() else name, patterns)
+        return Source.find(given, patterns, known=TEXT_ENCODERS)
+    plain = not set("/\\\0") & set(text.name) and not text.name.startswith(".")
+    if plain and (source.folder / text.name).is_dir():
+        return Source.find(str(source.folder / text.name), patterns)
+    if text.name not in TEXT_ENCODERS:
+        raise SAMAudioError(
+            f"the checkpoint wants the text encoder {text.name!r}, which is neither a folder in "
+            f"{source.folder} nor T5 of the hub: name a folder or repo with --text-encoder"
+        )
+    return Source.find(text.name, patterns, known=TEXT_ENCODERS)
+
+
+def read_t5(path: Path, width: int) -> T5:
+    t5 = parse(T5, read_json(path), path)
+    if t5.d_model != width:
+        raise SAMAudioError(f"the text encoder is {t5.d_model} wide, the checkpoint wants {width}")
+    return t5
 
 
 def config(
-    folder: Path, text_folder: Path, dtype: str, quantisation: QuantisationConfig | None
+    given: Model, t5: T5, max_tokens: int, dtype: str, quantisation: QuantisationConfig | None
 ) -> ModelConfig:
-    """Our complete configuration from the reference's config.json and T5's."""
-    given = read_json(folder / "config.json")
-    values = complete(given, MODEL, "config.json")
-    codec = complete(values["audio_codec"] or {}, CODEC, "audio_codec")
-    text = complete(values["text_encoder"] or {}, TEXT, "text_encoder")
-    transformer = complete(values["transformer"] or {}, TRANSFORMER, "transformer")
-    for key, value in FIXED.items():
-        if transformer[key] != value:
-            raise SAMAudioError(f"transformer.{key} = {transformer[key]!r} is not supported")
-    if (codec["mean"], codec["std"]) != (0.0, 1.0) or text["pad_mode"] != "longest":
-        raise SAMAudioError("audio_codec.mean, std or text_encoder.pad_mode is not the reference's")
-    channels = codec["codebook_dim"]
-    if values["in_channels"] != 6 * channels or transformer["out_channels"] != 2 * channels:
-        raise SAMAudioError(
-            f"in_channels {values['in_channels']} and out_channels {transformer['out_channels']} "
-            f"do not fit {channels} latent channels"
-        )
-    # a missing key means the reference's default, an explicit null a model without vision
-    blind = given.get("vision_encoder", {}) is None
-    vision = None if blind else complete(values["vision_encoder"] or {}, VISION, "vision_encoder")
-    hidden = int(2 * int(transformer["ffn_exp"] * transformer["dim"]) / 3)
-    hidden = int(transformer["ffn_dim_multiplier"] * hidden)
-    multiple = transformer["multiple_of"]
+    """Our complete configuration from the reference's and T5's."""
+    codec, transformer = given.audio_codec or Codec(), given.transformer or Transformer()
+    hidden = int(2 * int(transformer.ffn_exp * transformer.dim) / 3)
+    hidden = int(transformer.ffn_dim_multiplier * hidden)
+    multiple = transformer.multiple_of
     return ModelConfig(
         codec=CodecConfig(
-            sample_rate=codec["sample_rate"],
-            encoder_dim=codec["encoder_dim"],
-            encoder_rates=tuple(codec["encoder_rates"]),
-            latent_dim=codec["latent_dim"],
-            decoder_dim=codec["decoder_dim"],
-            decoder_rates=tuple(codec["decoder_rates"]),
-            codebook_dim=channels,
-            watermark=codec["watermark"],
-            watermark_rates=WATERMARK_RATES if codec["watermark"] else (),
+            sample_rate=codec.sample_rate,
+            encoder_dim=codec.encoder_dim,
+            encoder_rates=codec.encoder_rates,
+            latent_dim=codec.latent_dim,
+            decoder_dim=codec.decoder_dim,
+            decoder_rates=codec.decoder_rates,
+            codebook_dim=codec.codebook_dim,
+            watermark=codec.watermark,
+            watermark_rates=WATERMARK_RATES if codec.watermark else (),
         ),
-        text=text_config(read_json(text_folder / "config.json"), text),
+        text=TextConfig(
+            vocab_size=t5.vocab_size,
+            d_model=t5.d_model,
+            d_kv=t5.d_kv,
+            d_ff=t5.d_ff,
+            num_layers=t5.num_layers,
+            num_heads=t5.num_heads,
+            num_buckets=t5.relative_attention_num_buckets,
+            max_distance=t5.relative_attention_max_distance,
+            eps=t5.layer_norm_epsilon,
+            max_tokens=max_tokens,
+        ),
         transformer=TransformerConfig(
-            dim=transformer["dim"],
-            n_heads=transformer["n_heads"],
-            n_layers=transformer["n_layers"],
+            dim=transformer.dim,
+            n_heads=transformer.n_heads,
+            n_layers=transformer.n_layers,
             ffn_dim=multiple * -(-hidden // multiple),
-            context_dim=transformer["context_dim"],
-            frequency_dim=transformer["frequency_embedding_dim"],
-            norm_eps=transformer["norm_eps"],
-            max_positions=transformer["max_positions"],
-            out_channels=transformer["out_channels"],
+            context_dim=transformer.context_dim,
+            frequency_dim=transformer.frequency_embedding_dim,
+            norm_eps=transformer.norm_eps,
+            max_positions=transformer.max_positions,
+            out_channels=transformer.out_channels,
         ),
-        vision=vision_config(vision) if vision else None,
+        vision=vision_config(given.vision_encoder) if given.vision_encoder else None,
         vocabulary=None,
-        num_anchors=values["num_anchors"],
-        anchor_dim=values["anchor_embedding_dim"],
+        num_anchors=given.num_anchors,
+        anchor_dim=given.anchor_embedding_dim,
         dtype=dtype,
         quantisation=quantisation,
-        sha256=None,
     )
 
 
-def vision_config(vision: dict) -> VisionConfig:
-    known = dict(normalize_feature=[True], interpolation_mode=["BICUBIC"], name=TOWERS)
-    for key, values in known.items():
-        if vision[key] not in values:
-            raise SAMAudioError(f"vision_encoder.{key} = {vision[key]!r} is not supported")
-    tower = TOWERS[vision["name"]]
+def vision_config(vision: Vision) -> VisionConfig:
+    tower = TOWERS[vision.name]
     return VisionConfig(
-        dim=vision["dim"],
-        image_size=vision["image_size"],
+        dim=vision.dim,
+        image_size=vision.image_size,
         pool_heads=8,
         mlp_dim=4 * tower["width"],
         **tower,
     )
-
-
-def text_config(t5: dict, text: dict) -> TextConfig:
-    if t5.get("model_type") != "t5" or t5.get("feed_forward_proj", "relu") != "relu":
-        raise SAMAudioError("the text encoder is not a T5 with a relu feed-forward layer")
-    if t5["d_model"] != text["dim"]:
-        raise SAMAudioError(
-            f"the text encoder is {t5['d_model']} wide, the checkpoint wants {text['dim']}"
-        )
-    return TextConfig(
-        vocab_size=t5["vocab_size"],
-        d_model=t5["d_model"],
-        d_kv=t5["d_kv"],
-        d_ff=t5["d_ff"],
-        num_layers=t5["num_layers"],
-        num_heads=t5["num_heads"],
-        num_buckets=t5["relative_attention_num_buckets"],
-        max_distance=t5.get("relative_attention_max_distance", 128),
-        eps=t5.get("layer_norm_epsilon", 1e-6),
-        max_tokens=text["max_length"],
-    )
-
-
-def complete(given: dict, defaults: dict, where: str) -> dict:
-    unknown = set(given) - set(defaults)
-    if unknown:
-        raise SAMAudioError(f"{where} has unknown keys: {', '.join(sorted(unknown))}")
-    return {**defaults, **given}
 
 
 def source_name(name: str, blocks: int) -> str:

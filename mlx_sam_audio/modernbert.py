@@ -34,6 +34,14 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower
             raise SAMAudioError(f"{path} is not a tokenizer ({error}): convert again") from None
+        # what is put around a text need not be in the vocabulary
+        around = self._tokenizer.encode("").ids
+        largest = max([*self._tokenizer.get_vocab().values(), *around], default=0)
+        if largest >= config.vocab_size:
+            raise SAMAudioError(
+                f"{path} has a token {largest}, but the network only {config.vocab_size}: they do "
+                "not belong together"
+            )
         self._tokenizer.enable_truncation(config.max_tokens)
         self._tokenizer.enable_padding(pad_id=config.pad_token)
 

@@ -12,16 +12,31 @@ import numpy as np
 import sentencepiece
 
 from .config import TextConfig
+from .errors import SAMAudioError
 
 PAD, END = 0, 1
 
 
 class Tokenizer:
-    """SentencePiece, as T5 uses it: the pieces, then </s>; rows padded to the longest."""
+    """SentencePiece, as T5 uses it: the pieces, then </s>; rows padded to the longest.
 
-    def __init__(self, path: Path, max_tokens: int):
-        self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        self._max_tokens = max_tokens
+    Raises SAMAudioError.
+    """
+
+    def __init__(self, path: Path, config: TextConfig):
+        if not path.is_file():
+            raise SAMAudioError(f"{path.parent} holds no {path.name}: convert the model again")
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise SAMAudioError(f"{path} is not a SentencePiece model: convert again") from None
+        count = self._pieces.get_piece_size()
+        if count > config.vocab_size:
+            raise SAMAudioError(
+                f"{path} has {count} tokens, but the network only {config.vocab_size}: they do "
+                "not belong together"
+            )
+        self._max_tokens = config.max_tokens
 
     def __call__(self, texts: list[str]) -> tuple[mx.array, mx.array]:
         """Token ids (B, L) int32 and the mask (B, L), True on tokens."""

@@ -14,7 +14,7 @@ from benchmarks.parity import TINY, Golden, relative_error
 from convert.command import convert
 from convert.folder import write_json
 from mlx_sam_audio import SAMAudio, SAMAudioError
-from mlx_sam_audio.config import read_json
+from mlx_sam_audio.schema import read_json
 from mlx_sam_audio.network import Network
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits

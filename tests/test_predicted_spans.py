@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from benchmarks.parity import relative_error
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span, presence
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span, manifest, presence
 from mlx_sam_audio.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.separate import main
 from mlx_sam_audio.span_predictor import SpanPredictor, seconds
@@ -37,11 +37,13 @@ def folder(tmp_path_factory, tiny) -> Path:
                 if v.shape == weights[k].shape}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    manifest.write(folder)
     network = SpanPredictor.from_pretrained(folder).network
     text = network.embed_text(*SpanPredictor.from_pretrained(folder).tokenizer(["dog"]))
     logits = network(tiny.latents([WAVE], 250), text)
     weights["logit_bias"] -= mx.median(logits)  # half of all frames
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    manifest.write(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from benchmarks.parity import relative_error
 from convert import pe_a_frame
 from convert.__main__ import main
 from convert.command import convert
-from mlx_sam_audio import SAMAudioError, Span, load, span_predictor
+from mlx_sam_audio import SAMAudioError, Span, load, manifest, span_predictor
 from mlx_sam_audio.prompts import anchors
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans
 
@@ -252,7 +252,8 @@ def test_errors(predictor, shape, descriptions, options, message):
 
 def test_the_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "model.safetensors", "source.json", "tokenizer.json"}
+    described = {"config.json", "model.safetensors", "source.json", "tokenizer.json"}
+    assert names == {"manifest.json", *described} and set(manifest.read(folder)) == described
     origin = json.loads((folder / "source.json").read_text())
     assert set(origin["checkpoint"]["sha256"]) == {
         "model.safetensors", "config.json", "tokenizer.json",
@@ -281,10 +282,13 @@ def test_missing_and_unexpected_tensors(edit, refused):
         (lambda c: c.pop("audio_model"), "describes no checkpoint that can be .*PE-A-Frame"),
         (lambda c: c.update(nth_text_layer=8), "nth_text_layer is 8: only a layer before the last"),
         (lambda c: c.update(nth_text_layer=None), "nth_text_layer is None"),
-        (lambda c: c["text_model"].update(norm_bias=True), "text_model.norm_bias = True is not"),
+        (
+            lambda c: c["text_model"].update(norm_bias=True),
+            "norm_bias is True, expected False",
+        ),
         (
             lambda c: c["audio_model"]["audio_transformer"].update(num_key_value_heads=1),
-            "audio_transformer has 4 heads, but 1 of keys",
+            "audio_transformer: 4 heads, but 1 of keys",
         ),
     ],
 )
@@ -358,8 +362,10 @@ def test_it_is_not_taken_for_a_separation_model(folder, store):
 def test_a_damaged_tokenizer(folder, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{}")
+    manifest.write(broken)
     with pytest.raises(SAMAudioError, match="tokenizer.json is not a tokenizer"):
         SpanPredictor.from_pretrained(broken)
     (broken / "tokenizer.json").unlink()
+    manifest.write(broken)
     with pytest.raises(SAMAudioError, match="holds no tokenizer.json: convert the model again"):
         SpanPredictor.from_pretrained(broken)

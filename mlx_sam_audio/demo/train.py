@@ -9,7 +9,6 @@ the number of its step alone. B batch, N latent frames, L text tokens, C latent 
 
 import argparse
 import dataclasses
-import hashlib
 import io
 import json
 import math
@@ -29,7 +28,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from .. import config as shapes
-from .. import load
+from .. import load, manifest
 from ..metrics import si_sdr
 from ..network import Network
 from ..pipeline import SAMAudio
@@ -61,9 +60,7 @@ def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
     transformer = shapes.TransformerConfig(
         **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
     )
-    config = shapes.ModelConfig(
-        codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None, None
-    )
+    config = shapes.ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
     mx.random.seed(0)
     network = Network(config)
     clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
@@ -72,7 +69,7 @@ def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
         layer.scale_shift_table[2::3] += 0.5  # open the gates a little
     network.embed_anchors.gate += 0.5
     network.transformer.output.weight *= 0.5
-    return config, network, Tokenizer(pieces, text.max_tokens)
+    return config, network, Tokenizer(pieces, text)
 
 
 class Target(NamedTuple):
@@ -300,12 +297,11 @@ def export(config: shapes.ModelConfig, weights: dict, pieces: Path, folder: Path
     """Write a model folder in float16."""
     folder.mkdir(exist_ok=True)
     half = {name: value.astype(mx.float16) for name, value in weights.items()}
-    file = folder / "model.safetensors"
-    mx.save_safetensors(str(file), half)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    config = dataclasses.replace(config, vocabulary=vocabulary(), dtype="float16", sha256=sha256)
+    mx.save_safetensors(str(folder / "model.safetensors"), half)
+    config = dataclasses.replace(config, vocabulary=vocabulary(), dtype="float16")
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     shutil.copyfile(pieces, folder / "spiece.model")
+    manifest.write(folder)
 
 
 def main() -> None:
