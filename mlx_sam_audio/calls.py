@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from .device import guard_kernels
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 from .video import MaskedVideo
 
 
@@ -150,14 +150,6 @@ def check(arguments: Mapping[str, object]) -> None:
         fits, expected = KINDS.get(name, (anything, ""))
         if not fits(value):
             raise SAMAudioError(f"{name} must be {expected}, not {shown(value)}")
-
-
-def shown(value: object) -> str:
-    """A value in a few words."""
-    if isinstance(value, (np.ndarray, mx.array)):
-        return f"an array {value.shape} of {value.dtype}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}... ({type(value).__name__})"
 
 
 @contextlib.contextmanager

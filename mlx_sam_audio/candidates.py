@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 from .rank import first
 from .separation import Separation
 
@@ -23,7 +23,7 @@ def rounds(count: int | str) -> tuple[int, ...]:
     if isinstance(count, str) and count == "auto":
         return ROUNDS
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST:
-        raise SAMAudioError(f'candidates must be 1 to {MOST}, or "auto", not {count!r}')
+        raise SAMAudioError(f'candidates must be 1 to {MOST}, or "auto", not {shown(count)}')
     return (count,)
 
 

@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from .config import CodecConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 from .watermark import BITS
 
 NOISE_BLOCK = 256  # frames
@@ -54,5 +54,5 @@ def message(
 def seeds_from(seed: int, count: int) -> list[int]:
     """The seeds of so many items, checked."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise SAMAudioError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+        raise SAMAudioError(f"seed must be a whole number from 0 to 2**63 - 1, not {shown(seed)}")
     return [seed + i for i in range(count)]

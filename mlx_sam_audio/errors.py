@@ -26,3 +26,11 @@ def note(message: str) -> None:
 def plain(text: object) -> str:
     """One printable line: names of files may hold anything, terminals obey control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def shown(value: object) -> str:
+    """A value that somebody gave, in a few words."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {value.shape} of {value.dtype}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}... ({type(value).__name__})"

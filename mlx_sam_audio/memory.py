@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from .config import ModelConfig
 from .device import on_cpu
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 
 CODEC = 10  # arrays of the codec's widest layer that live at once
 SOLVER = 44  # arrays (N, D) that live at once in an evaluation
@@ -42,7 +42,7 @@ def pieces(
     a limit, it is what the machine offers. Raises SAMAudioError that says what would fit.
     """
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise SAMAudioError(f"max_memory is a number of bytes, 1 or more, not {limit!r}")
+        raise SAMAudioError(f"max_memory is a number of bytes, 1 or more, not {shown(limit)}")
     available = offered(limit)
     state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
     solver, codec = solver_bytes(config, size), codec_bytes(config)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 
 RUNGE_KUTTA = {  # nodes; weights of the slopes so far, for each further stage and for the step
     "euler": ((0,), ((1,),)),
@@ -67,16 +67,18 @@ def plan(
 def grid(method: str, steps: int | None, times: Sequence[float] | None) -> list[float]:
     """The checked times of a plan's steps."""
     if method not in METHODS:
-        raise SAMAudioError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+        raise SAMAudioError(f"unknown method {shown(method)}: choose one of {', '.join(METHODS)}")
     if times is None:
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
-            raise SAMAudioError(f"steps must be a whole number, 1 to {MOST_STEPS}, not {steps!r}")
+            raise SAMAudioError(
+                f"steps must be a whole number, 1 to {MOST_STEPS}, not {shown(steps)}"
+            )
         bend = 1 if method in RUNGE_KUTTA else BEND
         return [1 - (1 - i / steps) ** bend for i in range(steps + 1)]
     times = [float(t) for t in times]
     increasing = all(a < b for a, b in zip(times, times[1:], strict=False))
     if len(times) < 2 or times[0] != 0 or times[-1] != 1 or not increasing:
-        raise SAMAudioError(f"times must increase from 0 to 1, not {times}")
+        raise SAMAudioError(f"times must increase from 0 to 1, not {shown(times)}")
     return times
 
 

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from .config import VocabularyConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, shown
 
 NULL, PADDING = 0, 3  # rows of the anchor embedding
 SIGNS = {"+": 1, "-": 2}
@@ -27,10 +27,10 @@ class Span:
 
     def __post_init__(self):
         if not isinstance(self.sign, str) or self.sign not in SIGNS:
-            raise SAMAudioError(f'a span has the sign "+" or "-", not {self.sign!r}')
+            raise SAMAudioError(f'a span has the sign "+" or "-", not {shown(self.sign)}')
         for time in (self.start, self.end):
             if isinstance(time, bool) or not isinstance(time, Real) or not -LAST < time < LAST:
-                raise SAMAudioError(f"a span starts and ends at finite seconds, not {time!r:.60}")
+                raise SAMAudioError(f"a span starts and ends at finite seconds, not {shown(time)}")
         if not 0 <= self.start < self.end:
             raise SAMAudioError(f"span {self} must start at 0 or later and before its end")
 

@@ -30,10 +30,10 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
     command: a function of the arguments, or "module:function", to be imported here, where signals
     are heeded. arguments: those of the process unless given.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    ends, arguments = arguments is None, sys.argv[1:] if arguments is None else arguments
     stops: list[int] = []
     try:
-        with stoppable(stops), notes():
+        with stoppable(stops, ends), notes():
             if isinstance(command, str):
                 with held():
                     module, name = command.split(":")
@@ -55,9 +55,9 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
 
 
 @contextlib.contextmanager
-def stoppable(stops: list[int]) -> Iterator[None]:
+def stoppable(stops: list[int], ends: bool) -> Iterator[None]:
     """Every signal that asks to stop raises KeyboardInterrupt and is added to `stops`; more of them
-    while the first is answered do nothing."""
+    while the first is answered do nothing. ends: whether the process ends with the body."""
     if threading.current_thread() is not threading.main_thread():  # only it gets signals
         yield
         return
@@ -74,8 +74,8 @@ def stoppable(stops: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        for number, handler in old.items():  # Python's own end must not be stopped once more
+            signal.signal(number, signal.SIG_IGN if stops and ends else handler)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,17 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import Cancelled, SAMAudioError, Span, chunks, draws, longform, memory, ode
+from mlx_sam_audio import (
+    Cancelled,
+    SAMAudioError,
+    Span,
+    chunks,
+    draws,
+    longform,
+    manifest,
+    memory,
+    ode,
+)
 from mlx_sam_audio.checkpoint import Checkpoint
 from mlx_sam_audio.windows import Windows
 
@@ -283,6 +293,7 @@ def test_twenty_minutes_of_flac(toy, tiny_folder, tmp_path):
         str(folder / "model.safetensors"), dict(tree_flatten(toy.network.parameters()))
     )
     shutil.copy(tiny_folder / "spiece.model", folder)
+    manifest.write(folder)
     seconds = np.arange(10 * 44_100) / 44_100
     tones = [0.3 * np.sin(2 * np.pi * f * seconds) for f in (220, 330)]
     for name, minutes in (("short", 1), ("long", 20)):
@@ -319,7 +330,7 @@ def test_resume_after_kill(tiny_folder, long_file):
 
     other = command(long_file, tiny_folder, "-o", "killed.wav", "--resume", "--seed", "1")
     assert other.wait() == 2
-    assert b"settings differ from the interrupted run" in other.stderr.read()
+    assert b"had another setting; repeat it" in other.stderr.read()
     again = command(
         long_file, tiny_folder, "-o", "killed.wav", "--resume", "--metrics-json", "run.json"
     )

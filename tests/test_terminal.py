@@ -1,0 +1,63 @@
+"""How commands end: one line, the right status, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from mlx_sam_audio import SAMAudioError, terminal
+from mlx_sam_audio.errors import note, plain
+
+ARGUMENTS = "-m demo -i mix.wav -d bird --steps 2000 --no-metrics".split()
+COMMAND = """
+import sys
+from mlx_sam_audio.separate import main
+print("ready", flush=True)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("seconds", [0.01, 0.2, 3])
+def test_a_signal_at_any_moment_is_answered_in_one_line(tmp_path, number, seconds):
+    soundfile.write(tmp_path / "mix.wav", np.zeros(32_000), 16_000)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", COMMAND, *ARGUMENTS]
+    run = subprocess.Popen(command, cwd=tmp_path, text=True, **pipes)
+    run.stdout.readline()
+    time.sleep(seconds)
+    for _ in range(3):  # of somebody who is impatient
+        run.send_signal(number)
+        time.sleep(0.02)
+    errors = run.communicate(timeout=60)[1]
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if "solving" not in line]
+    assert run.returncode == 128 + number
+    assert [line.partition(";")[0] for line in lines if line.strip()] == ["stopped"]
+    assert os.listdir(tmp_path) == ["mix.wav"]
+
+
+def test_errors_and_notes_are_lines(capsys):
+    def command(arguments):
+        note("one\nline")
+        note("one\nline")
+        raise SAMAudioError("bad \x1b[31m\udcff name")
+
+    assert terminal.run(command, []) == 2
+    assert capsys.readouterr().err == "note: one\\nline\nerror: bad \\x1b[31m\\udcff name\n"
+
+
+def test_too_little_memory_is_an_error(capsys):
+    def command(arguments):
+        raise MemoryError
+
+    assert terminal.run(command, []) == 2
+    assert "not enough memory" in capsys.readouterr().err
+
+
+def test_what_is_printed_is_one_printable_line():
+    assert plain("a\tb\r\n\u2028\u202e\x07é") == "a\\tb\\r\\n\\u2028\\u202e\\x07é"
