@@ -30,12 +30,12 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
     command: a function of the arguments, or "module:function", to be imported here, where signals
     are heeded. arguments: those of the process unless given.
     """
-    ends, arguments = arguments is None, sys.argv[1:] if arguments is None else arguments
-    stops: list[int] = []
+    stops = Stops(ends=arguments is None)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with stoppable(stops, ends), notes():
+        with stops, notes():
             if isinstance(command, str):
-                with held():
+                with stops.held():
                     module, name = command.split(":")
                     command = getattr(importlib.import_module(module), name)
             command(arguments)
@@ -48,44 +48,46 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
         return 2
     except KeyboardInterrupt as stop:
         print("; ".join(["stopped", *map(plain, stop.args)]), file=sys.stderr)
-        return 128 + (stops or [signal.SIGINT])[0]
+        return 128 + (stops.number or signal.SIGINT)
     except BrokenPipeError:  # nobody reads the report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-@contextlib.contextmanager
-def stoppable(stops: list[int], ends: bool) -> Iterator[None]:
-    """Every signal that asks to stop raises KeyboardInterrupt and is added to `stops`; more of them
-    while the first is answered do nothing. ends: whether the process ends with the body."""
-    if threading.current_thread() is not threading.main_thread():  # only it gets signals
-        yield
-        return
-    last = -IMPATIENCE
+class Stops:
+    """While it is entered, every signal that asks to stop raises KeyboardInterrupt; more of them
+    while the first is answered do nothing. ends: whether the process ends after that."""
 
-    def stop(number: int, frame: object) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > IMPATIENCE:
-            stops.append(number)
+    def __init__(self, ends: bool):
+        self.number: int | None = None  # of the first signal
+        self._ends, self._holds, self._last = ends, False, -IMPATIENCE
+
+    def __enter__(self) -> "Stops":
+        own = threading.current_thread() is threading.main_thread()  # only it gets signals
+        self._old = {one: signal.signal(one, self._stop) for one in STOPS if own}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._old.items():  # Python's own end must not be stopped once more
+            signal.signal(number, signal.SIG_IGN if self.number and self._ends else handler)
+
+    def _stop(self, number: int, frame: object) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self._last - before > IMPATIENCE:
+            self.number = self.number or number
+            if not self._holds:
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Signals wait for the end of the body: imports of extensions do not survive them."""
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
+        if self.number:
             raise KeyboardInterrupt
-
-    old = {number: signal.signal(number, stop) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():  # Python's own end must not be stopped once more
-            signal.signal(number, signal.SIG_IGN if stops and ends else handler)
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Signals wait until the body is done: imports of extensions cannot be interrupted cleanly."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 @contextlib.contextmanager
