@@ -11,11 +11,13 @@ import mlx.nn as nn
 import numpy as np
 
 from . import audio, load
+from .calls import public
 from .config import ClapConfig
 from .errors import SAMAudioError
 from .htsat import HTSAT
 from .modernbert import Tokenizer
 from .roberta import Roberta
+from .separation import check_finite
 
 NAME = "clap"
 
@@ -60,15 +62,18 @@ class CLAP:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "CLAP":
-        """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork)
+    def from_pretrained(
+        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
+    ) -> "CLAP":
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork, verify)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property
     def sample_rate(self) -> int:
         return self.config.audio.sample_rate
 
+    @public
     def __call__(self, candidates, description: str, sample_rate: int | None = None) -> np.ndarray:
         """Cosine similarities (k,) float32 of candidates (k, T) to a description.
 
@@ -90,6 +95,7 @@ class CLAP:
             [(self.network.embed_audio(clip[None])[0] @ text).item() for clip in clips]
             for clips in map(mx.array, self.clips(candidates))
         ]
+        check_finite(np.array(scores), "CLAP's result")
         return np.mean(scores, axis=1, dtype=np.float64).astype(np.float32)
 
     def clips(self, waves: np.ndarray) -> np.ndarray:

@@ -12,9 +12,11 @@ import mlx.core as mx
 import numpy as np
 
 from . import fbank, load
+from .calls import public
 from .config import ImageBindConfig
 from .errors import SAMAudioError
 from .imagebind_network import IMAGE, PAIR, ImageBindNetwork
+from .separation import check_finite
 from .video import MaskedVideo, matched
 
 NAME = "imagebind"
@@ -32,11 +34,16 @@ class ImageBind:
         self.network = network
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "ImageBind":
-        """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        _, config, network = load.auxiliary(name, revision, ImageBindConfig, ImageBindNetwork)
+    def from_pretrained(
+        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
+    ) -> "ImageBind":
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        _, config, network = load.auxiliary(
+            name, revision, ImageBindConfig, ImageBindNetwork, verify
+        )
         return cls(config, network)
 
+    @public
     def __call__(
         self, candidates: np.ndarray, sample_rate: int, video: MaskedVideo | np.ndarray
     ) -> np.ndarray:
@@ -49,7 +56,9 @@ class ImageBind:
         candidates = np.array(candidates, dtype=np.float32)
         check(candidates, sample_rate)
         shown = self.embed_video(video, candidates.shape[1] / sample_rate)
-        return self.embed_audio(candidates, sample_rate) @ shown
+        scores = self.embed_audio(candidates, sample_rate) @ shown
+        check_finite(scores, "ImageBind's result")
+        return scores
 
     def embed_audio(self, waves: np.ndarray, sample_rate: int) -> np.ndarray:
         """Samples (k, T) -> (k, E) of unit length."""

@@ -15,11 +15,13 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, chunks, load
+from .calls import public
 from .config import JudgeConfig
 from .errors import SAMAudioError
 from .files import existing
 from .judge_network import JudgeNetwork
 from .modernbert import Tokenizer
+from .separation import check_finite
 from .terminal import Parser, run
 
 NAME = "judge"
@@ -45,15 +47,18 @@ class Judge:
         self.tokenizer = tokenizer
 
     @classmethod
-    def from_pretrained(cls, name: str | Path = NAME, revision: str | None = None) -> "Judge":
-        """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork)
+    def from_pretrained(
+        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
+    ) -> "Judge":
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork, verify)
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
     @property
     def sample_rate(self) -> int:
         return self.config.codec.sample_rate
 
+    @public
     def __call__(self, mixture, candidates, description: str) -> list[Scores]:
         """Judge k candidates for the described sound of one mixture.
 
@@ -67,6 +72,7 @@ class Judge:
         heard, scores = self.embed(mixture), []
         for candidate in candidates:
             row = self.network(heard, self.embed(candidate), text)[0]
+            check_finite(row, "the judge's result")
             scores.append(Scores(*row.tolist()))
         return scores
 

@@ -12,11 +12,13 @@ import mlx.core as mx
 import numpy as np
 
 from . import load
+from .calls import public
 from .config import SpanPredictorConfig
 from .errors import SAMAudioError
 from .modernbert import Tokenizer
 from .pe_a_frame import PEAudioFrame
 from .prompts import Span
+from .separation import check_finite
 from .windows import Windows
 
 NAME = "pe-a-frame-large"
@@ -49,12 +51,15 @@ class SpanPredictor:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = NAME, revision: str | None = None
+        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
     ) -> "SpanPredictor":
-        """Load a converted model: a folder, a name in the local store, or a hub repo."""
-        folder, config, network = load.auxiliary(name, revision, SpanPredictorConfig, PEAudioFrame)
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        folder, config, network = load.auxiliary(
+            name, revision, SpanPredictorConfig, PEAudioFrame, verify
+        )
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
+    @public
     def __call__(
         self,
         latents: mx.array | np.ndarray,
@@ -75,8 +80,10 @@ class SpanPredictor:
         padding. window, overlap: as in `probabilities`. Raises SAMAudioError.
         """
         for name, value in (("threshold", threshold), ("smallest", smallest), ("gap", gap)):
-            if not 0 <= value < math.inf:
-                raise SAMAudioError(f"{name} must be 0 or more, not {value}")
+            most = 1 if name == "threshold" else math.inf
+            if not 0 <= value <= most or value == math.inf:
+                limit = " to 1" if name == "threshold" else " or more"
+                raise SAMAudioError(f"{name} must be 0{limit}, not {value}")
         options = dict(samples=samples, window=window, overlap=overlap)
         rows = np.array(self.probabilities(latents, descriptions, **options))
         rate, hop = self.config.sample_rate, self.config.hop_length
@@ -89,6 +96,7 @@ class SpanPredictor:
             spans.append(Predicted(found, row, rate / hop))
         return spans
 
+    @public
     def probabilities(
         self,
         latents: mx.array | np.ndarray,
@@ -121,6 +129,7 @@ class SpanPredictor:
             seen = None if mask is None else mask[:, cut]
             seen = mx.sigmoid(self.network(latents[:, cut], text, seen))
             faded[:, cut] += np.array(seen) * weights
+        check_finite(faded, "the span predictor's result")
         return mx.array(faded)
 
     def check(self, latents, descriptions: list[str], samples: Sequence[int] | None) -> None:
