@@ -26,7 +26,7 @@ TYPES = {  # a storage's -> NumPy's
 FLOATS = ("Float", "Half", "Double", "BFloat16")
 # what may be named beside that: in what a training saves with its weights, or by other tensors
 OTHERS = re.compile(
-    r"torch (\w+Storage|Size|device|[a-z]+\d\w*|bool)|torch\._utils _rebuild_\w+"
+    r"torch (\w+Storage|Size|device|[a-z]+\d\w*|bool|per_\w+)|torch\._utils _rebuild_\w+"
     r"|torch\._tensor _rebuild_from_type_v2|torch\.storage \w+Storage|torch\.serialization _get_\w+"
     r"|torch\.nn\.parameter \w+|collections (OrderedDict|Counter)|_codecs encode"
     r"|numpy dtype|numpy\.dtypes \w+|numpy\._?core\.multiarray scalar"

@@ -1,9 +1,13 @@
 """The converter uses every tensor once, or writes nothing."""
 
 import json
+import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
+import zipfile
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,14 +22,16 @@ from convert import folder as folders
 from convert.__main__ import main
 from convert.command import convert
 from convert.sam_audio import LEFT_OUT
-from mlx_sam_audio import SAMAudio, SAMAudioError, dit
+from convert.torch_file import TorchWeights
+from mlx_sam_audio import SAMAudio, SAMAudioError, dit, files, manifest
 from mlx_sam_audio.config import QuantisationConfig
 
 
 def test_the_folder_is_complete(tiny_folder):
     names = {path.name for path in tiny_folder.iterdir()}
     weights = {"model.safetensors", "vision.safetensors"}
-    assert names == {"config.json", "source.json", "spiece.model", *weights}
+    described = {"config.json", "source.json", "spiece.model", *weights}
+    assert names == {"manifest.json", *described} and set(manifest.read(tiny_folder)) == described
     origin = json.loads((tiny_folder / "source.json").read_text())
     assert origin["checkpoint"]["repo"] == "tiny"
     assert len(origin["checkpoint"]["sha256"]["checkpoint.pt"]) == 64
@@ -64,17 +70,143 @@ def test_a_truncated_checkpoint(source, refused):
     refused("checkpoint.pt is damaged or incomplete")
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in TINY.parent.glob("*/*.pt*")))
+def test_tensors_are_those_that_pytorch_reads(name):
+    (path,) = TINY.parent.glob(f"*/{name}") if name != "checkpoint.pt" else (TINY / name,)
+    state, key = torch.load(path, weights_only=True), None
+    if "state_dict" in state:
+        state, key = state["state_dict"], "state_dict"
+    weights = TorchWeights(path, key)
+    assert weights.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and 0 not in tensor.stride():
+            assert np.array_equal(weights.read(name), tensor.numpy())
+
+
+def test_tensors_of_other_forms(tmp_path):
+    whole = torch.randn(6, 8)
+    state = {
+        "half": whole.half(), "bfloat16": whole.bfloat16(), "double": whole.double(),
+        "bent": whole.T, "part": whole[1:5:2, 2:7:3], "number": torch.tensor(2.5),
+        "nothing": torch.zeros(0, 3), "parameter": torch.nn.Parameter(whole),
+    }  # fmt: skip
+    torch.save(state, tmp_path / "x.pt")
+    weights = TorchWeights(tmp_path / "x.pt")
+    for name, tensor in state.items():
+        assert np.array_equal(weights.read(name), tensor.detach().float().numpy())
+
+
 class Code:
+    def __init__(self, function=print, *arguments):
+        self.call = function, arguments or ("this ran",)
+
     def __reduce__(self):
-        return print, ("this ran",)
+        return self.call
 
 
-def test_a_pickle_that_wants_to_run_code(source, refused, capsys):
-    torch.save({"x": Code()}, source / "checkpoint.pt")
+@pytest.mark.parametrize("code", [Code(), Code(bytearray, 2**34), Code(exec, "1")])
+def test_a_pickle_that_wants_to_run_code(source, refused, capsys, code):
+    torch.save({"x": code}, source / "checkpoint.pt")
     refused("wants to run code")
-    (source / "checkpoint.pt").write_bytes(pickle.dumps(Code()))
+    (source / "checkpoint.pt").write_bytes(pickle.dumps(code))
     refused("checkpoint.pt")
     assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "damaged or incomplete"),
+        (b"N.", "no flat state dict"),
+        (b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".", "no flat state dict"),
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "no flat state dict"),
+        (b"\x80\x02X\xff\xff\xff\x7f.", "damaged or incomplete"),
+        (b"\x80\x02]X\x01\x00\x00\x00aNs.", "damaged or incomplete"),
+        (b"\x80\x02}" + b"(N\x85\x85" + b"Nu.", "neither a text nor a number"),
+        (b"\x80\x05\x96" + (2**34).to_bytes(8, "little") + b".", "damaged or incomplete"),
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "uses STACK_GLOBAL"),
+    ],
+)
+def test_a_damaged_pickle(source, refused, data, message):
+    rezip(source / "checkpoint.pt", lambda name, old: data if name.endswith(".pkl") else old)
+    refused(message)
+
+
+def rezip(path, change, method=zipfile.ZIP_STORED, more=()):
+    """Other members with right checksums; those that become None are left out."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: change(name, file.read(name)) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name, data in [*members.items(), *more]:
+            if data is not None:
+                file.writestr(name, data)
+
+
+@pytest.mark.parametrize("cut", [lambda x: b"", lambda x: x[: len(x) // 2], lambda x: x * 2])
+def test_numbers_of_another_tensor_are_not_read(source, refused, cut):
+    state = torch.load(source / "checkpoint.pt", weights_only=True)
+    place = list(state).index("proj.weight")
+    rezip(
+        source / "checkpoint.pt",
+        lambda name, data: cut(data) if name.endswith(f"/data/{place}") else data,
+    )
+    refused("does not hold the numbers of proj.weight, or not all")
+
+
+def test_a_bit_of_a_checkpoint(source, refused):
+    path = source / "checkpoint.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    refused("the checksum of checkpoint/data/.* differs")
+
+
+def test_zips_that_pytorch_does_not_write(source, refused):
+    path, original = source / "checkpoint.pt", (source / "checkpoint.pt").read_bytes()
+    rezip(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
+    refused("its parts are compressed")
+    path.write_bytes(original)
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        rezip(path, lambda name, data: data, more=[("checkpoint/data/1", b"")])
+    refused("two of its parts have one name")
+    path.write_bytes(original)
+    rezip(path, lambda name, data: None if name.endswith("data.pkl") else data)
+    refused("damaged or incomplete")
+    path.write_bytes(original)
+    rezip(path, lambda name, data: b"big" if name.endswith("byteorder") else data)
+    refused("not little-endian")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda x: x.to(torch.int32), "in Int: weights are floating-point"),
+        (lambda x: x.to(torch.complex64), "in ComplexFloat: weights are floating-point"),
+        (lambda x: x.to_sparse(), "proj.bias is no plain tensor"),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "proj.bias is no plain"),
+        (lambda x: x.to("meta"), "proj.bias is no plain tensor"),
+        (lambda x: [1.0], "proj.bias is no plain tensor"),
+        (lambda x: torch.zeros(1).expand(30_000, 30_000), "not hold the numbers of proj.bias"),
+        (lambda x: torch.zeros(1).expand(48), "not hold the numbers of proj.bias"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, of what is going to be removed
+def test_tensors_that_are_not_plain(edit, refused, make, message):
+    edit("checkpoint.pt", lambda state: state.update({"proj.bias": make(state["proj.bias"])}))
+    refused(message)
+
+
+@pytest.mark.parametrize("key", [5, ("proj", "bias")])
+def test_names_that_are_no_texts(edit, refused, key):
+    edit("checkpoint.pt", lambda state: state.update({key: state.pop("proj.bias")}))
+    refused("checkpoint.pt (holds no flat state dict: 5|is not a plain set of weights)")
+
+
+def test_shapes_that_would_broadcast(edit, refused):
+    """To a product of what the file holds."""
+    name = "audio_codec.encoder.block.0.weight_g"
+    edit("checkpoint.pt", lambda state: state.update({name: torch.zeros(1, 10_000, 1)}))
+    refused("weight_g, .*weight_v do not have the shapes of such weights")
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "config.json", "t5/spiece.model"])
@@ -83,27 +215,197 @@ def test_a_missing_file(source, refused, name):
     refused(name.rpartition("/")[2])
 
 
-def test_unknown_and_unsupported_settings(source, refused):
-    config = json.loads((source / "config.json").read_text())
-    for key, value, message in (
-        ("flavour", 1, "unknown keys: flavour"),
-        ("in_channels", 47, "do not fit 8 latent channels"),
-        ("transformer", {**config["transformer"], "qk_norm": False}, "qk_norm = False"),
-    ):
-        (source / "config.json").write_text(json.dumps({**config, key: value}))
-        refused(message)
+@pytest.mark.parametrize(
+    "edit_config, message",
+    [
+        (lambda c: c.update(flavour=1), "unknown keys: flavour"),
+        (lambda c: c.update(in_channels=47), "do not fit 8 latent channels"),
+        (lambda c: c["transformer"].update(qk_norm=False), "qk_norm is False, expected True"),
+        (lambda c: c["transformer"].update(qk_norm=1), "qk_norm is 1, expected True"),
+        (
+            lambda c: c["transformer"].update(n_layers=10**6),
+            "n_layers is 1000000, expected a whole",
+        ),
+        (lambda c: c["transformer"].update(ffn_exp=float("inf")), "Infinity is no number of JSON"),
+        (lambda c: c["transformer"].update(ffn_dim_multiplier=99, ffn_exp=99), "ffn_dim is"),
+        (
+            lambda c: c["audio_codec"].update(encoder_rates=[0]),
+            r"encoder_rates\[0\] is 0, expected",
+        ),
+        (lambda c: c["audio_codec"].update(encoder_rates=7), "encoder_rates is 7, expected a list"),
+        (lambda c: c["audio_codec"].update(mean=1), "audio_codec.mean is 1.0, expected"),
+        (lambda c: c["text_encoder"].update(max_length=2**40), "max_length is 1099511627776"),
+        (lambda c: c.update(vision_encoder=[]), r"vision_encoder is \[\], expected an object"),
+    ],
+)
+def test_unknown_and_unsupported_settings(edit, refused, edit_config, message):
+    edit("config.json", edit_config)
+    refused(message)
+
+
+@pytest.mark.parametrize("key, value", [("vocab_size", 78), ("num_layers", 2.5), ("d_ff", None)])
+def test_settings_of_the_text_encoder(edit, refused, key, value):
+    edit("t5/config.json", lambda values: values.update({key: value}))
+    refused("the network only 78" if key == "vocab_size" else f"{key} is .*, expected a whole")
+
+
+@pytest.mark.parametrize("name", ["../t5", "/etc", "..", "~/t5", "someone/t5-base", "t6"])
+def test_a_checkpoint_does_not_choose_where_its_text_encoder_lies(source, edit, refused, name):
+    shutil.copytree(source / "t5", source.parent / "t5")
+    edit("config.json", lambda values: values["text_encoder"].update(name=name))
+    with pytest.raises(SAMAudioError, match="wants the text encoder .*--text-encoder"):
+        convert(str(source), source.parent / "out")
+    convert(str(source), source.parent / "out", text_encoder=str(source.parent / "t5"))
+
+
+def test_a_text_encoder_in_bfloat16(source, edit, tiny_folder):
+    weights = mx.load(str(source / "t5" / "model.safetensors"))
+    half = {name: value.astype(mx.bfloat16) for name, value in weights.items()}
+    mx.save_safetensors(str(source / "t5" / "model.safetensors"), half)
+    folder = convert(str(source), source.parent / "out")
+    name = "text_encoder.shared.weight"
+    written = [mx.load(str(path / "model.safetensors"))[name] for path in (folder, tiny_folder)]
+    assert mx.array_equal(written[0], written[1].astype(mx.bfloat16)).item()
 
 
 def test_an_existing_folder_is_kept_without_force(source):
     target = source.parent / "out"
-    target.mkdir()
-    (target / "precious").touch()
+    convert(str(source), target)
     with pytest.raises(SAMAudioError, match="exists already.*--force"):
         convert(str(source), target)
-    assert (target / "precious").exists()
-    convert(str(source), target, force=True)
-    assert not (target / "precious").exists()
+    before = manifest.read(target)["model.safetensors"]
+    convert(str(source), target, dtype="float16", force=True)
+    assert manifest.read(target)["model.safetensors"] != before
     assert {path.name for path in source.parent.iterdir()} == {"source", "out"}
+
+
+def test_only_a_model_is_replaced(source, tiny_folder):
+    target = source.parent / "out"
+    target.mkdir()
+    convert(str(source), target, force=True)  # an empty folder holds nothing to lose
+    (target / "thesis.txt").touch()
+    with pytest.raises(SAMAudioError, match="not replaced: it holds thesis.txt, which no conv"):
+        convert(str(source), target, force=True)
+    (target / "manifest.json").unlink()
+    (target / "source.json").unlink()
+    with pytest.raises(SAMAudioError, match="not replaced: it holds config.json"):
+        convert(str(source), target, force=True)
+    assert (target / "thesis.txt").exists() and len(list(target.iterdir())) == 5
+    shutil.copy(tiny_folder / "source.json", target)
+    convert(str(source), target, force=True)  # made before there was a manifest
+
+
+@pytest.mark.parametrize("target", ["source", ".", "source/out"])
+def test_the_source_is_not_replaced(source, tiny_folder, target):
+    target = source.parent / target
+    shutil.copytree(tiny_folder, target, dirs_exist_ok=True)
+    before = sorted(source.parent.rglob("*"))
+    with pytest.raises(SAMAudioError, match="is not replaced: what is converted lies in"):
+        convert(str(source), target, force=True)
+    assert sorted(source.parent.rglob("*")) == before
+
+
+def test_a_link_stays_a_link(source):
+    link, real = source.parent / "link", source.parent / "real"
+    link.symlink_to(real)
+    for dtype in ("float32", "float16"):
+        convert(str(source), link, dtype=dtype, force=True)
+        assert link.is_symlink() and SAMAudio.from_pretrained(link).config.dtype == dtype
+        assert {path.name for path in source.parent.iterdir()} == {"source", "link", "real"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "broken")])
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_conversion_that_dies_while_it_replaces(source, monkeypatch, step, error):
+    """When the old model is put aside, and when the new one takes its place."""
+    target = convert(str(source), source.parent / "out")
+    replace, places = os.replace, []
+
+    def dying(old, new):
+        places.append(new)
+        if places.count(target) + places.count(folders.aside(target)) == step:
+            monkeypatch.setattr(os, "replace", replace)
+            raise error
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises((KeyboardInterrupt, SAMAudioError)):
+        convert(str(source), target, dtype="float16", force=True)
+    assert {path.name for path in source.parent.iterdir()} == {"source", "out"}
+    assert SAMAudio.from_pretrained(target).config.dtype == "float32"
+
+
+def test_a_conversion_that_is_killed_while_it_replaces(source):
+    target = convert(str(source), source.parent / "out")
+    target.rename(folders.aside(target))
+    with pytest.raises(SAMAudioError, match="exists already"):
+        convert(str(source), target)
+    assert SAMAudio.from_pretrained(target).config.dtype == "float32"
+    shutil.copytree(target, folders.aside(target))  # as if killed before this was removed
+    convert(str(source), target, dtype="float16", force=True)
+    assert {path.name for path in source.parent.iterdir()} == {"source", "out"}
+
+
+def test_what_a_killed_conversion_left_is_swept(source):
+    done = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
+    left = source.parent / f".{files.HOST}.{int(done.stdout)}.0.sam-audio-part"
+    left.mkdir()
+    (left / "model.safetensors").touch()
+    convert(str(source), source.parent / "out")
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_nothing_is_left_behind(source, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(folders.manifest, "write", fail)
+    with pytest.raises((KeyboardInterrupt, SAMAudioError)):
+        convert(str(source), source.parent / "new" / "folders" / "out")
+    assert [path.name for path in source.parent.iterdir()] == ["source"]
+
+
+def test_what_was_written_is_read_back(refused, monkeypatch):
+    save = mx.save_safetensors
+
+    def spoil(path, tensors, **more):
+        name = next(iter(tensors))
+        save(path, {**tensors, name: tensors[name] + 1}, **more)
+
+    monkeypatch.setattr(mx, "save_safetensors", spoil)
+    refused("what was written reads otherwise")
+
+
+def test_a_new_model_is_not_read_again(source, store, monkeypatch):
+    monkeypatch.setattr(manifest, "SMALL", 1000)
+    folder = convert(str(source))
+    assert folder == store / "source" and len(list((store / ".verified").iterdir())) == 1
+    sha256, read = manifest.sha256, []
+    monkeypatch.setattr(manifest, "sha256", lambda *what: (read.append(what), sha256(*what))[1])
+    SAMAudio.from_pretrained(folder)
+    assert (folder / "source.json",) in read
+    assert (folder / "model.safetensors",) not in read
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("smal", "no folder and no repo smal: did you mean small?"),
+        ("~nobody2/x", "there is no folder ~nobody2/x"),
+        ("x" * 300, "there is no folder xxx"),
+        ("a\0b", "there is no folder a"),
+    ],
+)
+def test_no_such_checkpoint(source, monkeypatch, name, message):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    with pytest.raises(SAMAudioError, match=message):
+        convert(name, "out")
+    if name != "smal":
+        with pytest.raises(SAMAudioError, match=message):
+            convert(str(source), name)
 
 
 def test_too_little_disk(source, refused, monkeypatch):
