@@ -151,7 +151,8 @@ def load(folder: Path, verify: bool = False) -> tuple[ModelConfig, Network, Toke
     if config.quantisation:
         quantise(network, config.quantisation)
     fill(network, folder, config.dtype)
-    return config, network, Tokenizer(folder / "spiece.model", config.text)
+    tokenizer = Tokenizer(folder / "spiece.model", config.text, lower=bool(config.vocabulary))
+    return config, network, tokenizer
 
 
 def load_vision(folder: Path) -> VisionEncoder:

@@ -75,12 +75,12 @@ def check_words(description: str, vocabulary: VocabularyConfig | None) -> None:
     """Refuse words on which a small model was never trained: it would return noise."""
     if vocabulary is None or not description.strip():
         return
-    words = re.findall(r"\w+", description) or [description]
+    words = re.findall(r"\w+", description.lower()) or [description]
     unknown = [word for word in words if word not in vocabulary.words]
     if unknown:
         raise SAMAudioError(
             f"this model does not know {', '.join(map(repr, unknown))}: it knows "
-            f"{', '.join(vocabulary.sounds)}, in lower case"
+            f"{', '.join(vocabulary.sounds)}"
         )
 
 

@@ -20,10 +20,10 @@ PAD, END = 0, 1
 class Tokenizer:
     """SentencePiece, as T5 uses it: the pieces, then </s>; rows padded to the longest.
 
-    Raises SAMAudioError.
+    lower: for a model that knows only lower-case words, where T5 tells "Bird" from "bird". Raises SAMAudioError.
     """
 
-    def __init__(self, path: Path, config: TextConfig):
+    def __init__(self, path: Path, config: TextConfig, lower: bool = False):
         if not path.is_file():
             raise SAMAudioError(f"{path.parent} holds no {path.name}: convert the model again")
         try:
@@ -36,10 +36,11 @@ class Tokenizer:
                 f"{path} has {count} tokens, but the network only {config.vocab_size}: they do "
                 "not belong together"
             )
-        self._max_tokens = config.max_tokens
+        self._max_tokens, self._lower = config.max_tokens, lower
 
     def __call__(self, texts: list[str]) -> tuple[mx.array, mx.array]:
         """Token ids (B, L) int32 and the mask (B, L), True on tokens."""
+        texts = [text.lower() for text in texts] if self._lower else texts
         rows = [ids[: self._max_tokens - 1] + [END] for ids in self._pieces.encode(texts)]
         longest = max(map(len, rows))
         tokens = mx.array([row + [PAD] * (longest - len(row)) for row in rows], dtype=mx.int32)

@@ -80,11 +80,16 @@ def test_an_absent_sound_is_faint(demo, pair):
 
 @pytest.mark.parametrize(
     "description, unknown",
-    [("a dog barking", "'dog', 'barking'"), ("a SIREN", "'SIREN'"), ("!!!", "'!!!'")],
+    [("a dog barking", "'dog', 'barking'"), ("!!!", "'!!!'")],
 )
 def test_unknown_words(demo, pair, description, unknown):
     with pytest.raises(SAMAudioError, match=f"does not know {unknown}: it knows beep, siren"):
         separate(demo, pair.mixture, description)
+
+
+def test_capital_letters_make_no_difference(demo, pair):
+    (upper, _), (lower, _) = (separate(demo, pair.mixture, text) for text in ("A Siren", "a siren"))
+    assert np.array_equal(upper, lower)
 
 
 def test_held_out_sounds_are_never_trained_on():
