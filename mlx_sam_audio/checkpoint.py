@@ -28,8 +28,6 @@ class Checkpoint:
             with np.load(existing(self.path), allow_pickle=False) as saved:
                 identity, done = json.loads(str(saved["identity"])), int(saved["done"])
                 x, slopes, sha256 = saved["x"], list(saved["slopes"]), str(saved["sha256"])
-        except SAMAudioError:
-            raise
         except Exception:  # noqa: BLE001 - zipfile, zlib and numpy raise all kinds for damaged files
             sha256 = None
         if sha256 is None or sha256 != digest(identity, done, x, *slopes):

@@ -19,6 +19,7 @@ from benchmarks import parity
 from mlx_sam_audio import (
     Cancelled,
     SAMAudioError,
+    SAMAudioWarning,
     Span,
     chunks,
     draws,
@@ -257,6 +258,48 @@ def test_cancel(toy, samples):
             toy.separate_long(NOISE[:samples], "dog", cancel=cancel, **options)
         assert next(calls) == stop + 1
     assert len(polls) > 3  # evaluations
+
+
+@pytest.mark.parametrize("residual", ["model", "subtract"])
+def test_an_input_that_is_replaced_while_it_is_separated(toy, tmp_path, residual):
+    path, wave = tmp_path / "a.wav", NOISE[:2_000]
+    soundfile.write(path, wave, toy.sample_rate, subtype="FLOAT")
+    settings = dict(window=0.4, overlap=0.1, steps=2, method="euler", residual=residual)
+    before = toy.separate_long(path, "dog", **settings)
+
+    def replace(done, total):
+        soundfile.write(path, -wave, toy.sample_rate, subtype="FLOAT")
+
+    if residual == "subtract":  # for which it is read again
+        with pytest.raises(SAMAudioError, match="a.wav changed while it was being separated"):
+            toy.separate_long(path, "dog", progress=replace, **settings)
+    else:
+        after = toy.separate_long(path, "dog", progress=replace, **settings)
+        assert mx.array_equal(before.target, after.target)
+
+
+@pytest.mark.parametrize("name", ["x", "slopes", "done", "identity"])
+def test_a_checkpoint_in_which_anything_was_changed(tmp_path, name):
+    path, rows = tmp_path / "state", NOISE[:10]
+    Checkpoint(path, {"file": "a"}, True).save(3, rows, [rows])
+    with np.load(path) as saved:
+        values = dict(saved)
+    other = {"x": rows + 1e-6, "slopes": [rows, rows], "done": 4, "identity": '{"file": "b"}'}
+    with open(path, "wb") as file:
+        np.savez(file, **{**values, name: other[name]})
+    with pytest.raises(SAMAudioError, match="state is damaged: remove it"):
+        Checkpoint(path, {"file": "a"}, True).load(rows)
+
+
+def test_a_run_whose_state_cannot_be_written_goes_on(toy, tmp_path):
+    (tmp_path / "state").mkdir()
+    kept = Checkpoint(tmp_path / "state", {}, False)
+    with pytest.warns(
+        SAMAudioWarning, match="cannot be resumed if it is interrupted: cannot write"
+    ):
+        kept.save(1, NOISE[:10], [])
+    kept.save(2, NOISE[:10], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK nothing", None])

@@ -224,6 +224,15 @@ def test_float16_is_wide_enough_for_the_text(fresh_tiny):
     assert parity.relative_error(encoder(*inputs), expected) < 0.05
 
 
+def test_damaged_codecs_are_refused(fresh_tiny):
+    decoder = fresh_tiny.network.audio_codec.decoder
+    decoder.update(tree_map(lambda x: x * mx.nan, decoder.parameters()))
+    for options in ({}, dict(window=0.8, overlap=0.24)):
+        make = fresh_tiny.separate_long if options else fresh_tiny.separate
+        with pytest.raises(SAMAudioError, match="the codec's output is not finite"):
+            make(LONG, "dog", steps=2, **options)
+
+
 def test_what_is_not_finite_is_refused(fresh_tiny):
     fresh_tiny.velocity = lambda x, *rest: x * mx.nan
     for options in ({}, dict(window=0.8, overlap=0.24)):
