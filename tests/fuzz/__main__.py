@@ -1,7 +1,8 @@
-"""python -m tests.fuzz [PART ...]: damaged files, strange settings and faults, until one gets by.
+"""Damaged files, strange settings and faults, until one gets by: python -m tests.fuzz [PART ...]
 
-A case is a line of words, its recipe, drawn by its number; what is refused in a sentence, or comes
-out right, is good. Ends with a table, and with exit status 1 after anything else.
+A case is a line of words, its recipe, drawn by its number. What is refused in a sentence, or comes
+out right, is good; "plausible" are whole files with other numbers in them, which only a checksum
+could tell. Ends with a table, and with exit status 1 after anything else.
 """
 
 import argparse
@@ -11,21 +12,23 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from . import faults, media, models, settings, states
 from .pool import GOOD, OUTCOMES, run
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).with_name("corpus.txt")  # a part and a recipe in every line
 PARTS = {  # part: how a recipe is drawn, and what is done with it
-    "convert": (models.draw_source, models.check_convert),
-    "load": (models.draw_model, models.check_load),
-    "load-unhashed": (models.draw_weights, models.check_unhashed),
-    "sound": (media.draw_sound, media.check_sound),
-    "command": (media.draw_command, media.check_command),
-    "video": (media.draw_video, media.check_video),
-    "mask": (media.draw_mask, media.check_mask),
+    "convert": (partial(models.draw, "source", ""), models.check_convert),
+    "load": (partial(models.draw, "model", ""), models.check_load),
+    "load-unhashed": (partial(models.draw, "model", ".safetensors"), models.check_unhashed),
+    "sound": (partial(media.draw, "sound"), media.check_sound),
+    "command": (partial(media.draw, "command"), media.check_command),
+    "video": (partial(media.draw, "video"), media.check_video),
+    "mask": (partial(media.draw, "mask"), media.check_mask),
     "options": (settings.draw_option, settings.check_option),
     "api": (settings.draw_call, settings.check_call),
     "resume": (states.draw, states.check),
@@ -33,79 +36,69 @@ PARTS = {  # part: how a recipe is drawn, and what is done with it
 }
 
 
-def cases(part: str, options: argparse.Namespace, done: set):
+def cases(part: str, options: argparse.Namespace, done: set[int]) -> Iterator[tuple]:
     """(number, recipe): what was found before, then as many as are wanted."""
-    found = CORPUS / f"{part}.txt"
-    recipes = found.read_text().splitlines() if found.exists() and not options.start else []
-    recipes = options.recipe or recipes
-    yield from ((None, recipe) for recipe in recipes)
+    lines = [line.split(" ", 1) for line in CORPUS.read_text().splitlines()]
+    found = [recipe for name, recipe in lines if name == part and not options.start]
+    yield from ((None, recipe) for recipe in options.recipe or found)
     until = time.monotonic() + (options.seconds or 10**9)
-    for number in range(options.start, options.start + (0 if options.recipe else options.cases)):
-        if time.monotonic() > until:
+    for number in range(options.start, options.start + options.cases):
+        if time.monotonic() > until or options.recipe:
             return
         if number not in done:
             yield number, PARTS[part][0](Random(f"{part} {options.seed} {number}"))
 
 
-def fuzz(part: str, options: argparse.Namespace, folder: Path, log) -> collections.Counter:
+def fuzz(part: str, options: argparse.Namespace, log) -> collections.Counter:
+    """How often a part ended how."""
     counts, done = collections.Counter(), set()
-    for line in log:
-        name, seed, number, _, outcome, _ = json.loads(line)
+    log.seek(0)
+    for name, seed, number, _, outcome, _ in map(json.loads, log):
         if (name, seed) == (part, options.seed) and number is not None:
             done.add(number)
             counts[outcome] += 1
-    todo = cases(part, options, done)
-    for number, recipe, outcome, words in run(
-        PARTS[part][1],
-        todo,
-        folder,
-        options.workers,
-        options.limit * (10 if part == "faults" else 1),
-    ):
+    limit = options.limit * (10 if part == "faults" else 1)
+    for case in run(PARTS[part][1], cases(part, options, done), options.workers, limit):
+        number, recipe, outcome, words = case
         counts[outcome] += 1
-        if log:
-            entry = [part, options.seed, number, recipe, outcome, words]
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
+        log.write(json.dumps([part, options.seed, *case]) + "\n")
+        log.flush()
         if outcome not in GOOD:
             again = f"--seed {options.seed} --from {number} --cases 1"
-            if number is None:
-                again = f"--recipe {recipe!r}"
-            print(
-                f"{outcome}: {recipe}: {words}\n    python -m tests.fuzz {part} {again}", flush=True
-            )
+            again = f"--recipe {recipe!r}" if number is None else again
+            print(f"{outcome}: {recipe[:200]}: {words}\n    python -m tests.fuzz {part} {again}")
+            sys.stdout.flush()
     return counts
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--cases", type=int, default=200, help="of each part (200)")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"all of {', '.join(PARTS)}")
+    parser.add_argument("--cases", type=int, default=200, help="of each part (%(default)s)")
     parser.add_argument("--seconds", type=float, help="begin no case after so many, in each part")
     parser.add_argument("--seed", type=int, default=0, help="decides every case")
     parser.add_argument("--from", type=int, default=0, dest="start", help="the first case's number")
-    parser.add_argument("--recipe", action="append", help="this case alone")
+    parser.add_argument("--recipe", action="append", help="this case alone; may be repeated")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=30, help="seconds a case may take")
-    parser.add_argument(
-        "--log", help="write every case there; what is there already is not repeated"
-    )
+    parser.add_argument("--log", default=os.devnull, help="cases already in it are not repeated")
     options = parser.parse_args(arguments)
     table = {}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["FUZZ_FOLDER"] = folder
-        for module in (models, media):
-            module.prepare(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        open(options.log, "a+") as log,
+    ):
+        os.environ.update(HOME=folder, HF_HUB_OFFLINE="1")  # of the workers
+        tempfile.tempdir = folder
+        models.prepare()
+        media.prepare()
         for part in options.parts or PARTS:
-            log = open(options.log, "a+") if options.log else ()
-            if log:
-                log.seek(0)
-            table[part] = fuzz(part, options, Path(folder), log)
+            table[part] = fuzz(part, options, log)
     print(f"| part | cases | {' | '.join(OUTCOMES)} |\n|{'---|' * (len(OUTCOMES) + 2)}")
     for part, counts in table.items():
         numbers = [counts.total(), *(counts[outcome] for outcome in OUTCOMES)]
         print(f"| {part} | {' | '.join(map(str, numbers))} |")
-    return int(any(counts[bad] for counts in table.values() for bad in OUTCOMES if bad not in GOOD))
+    return int(any(outcome not in GOOD for counts in table.values() for outcome in counts))
 
 
 if __name__ == "__main__":

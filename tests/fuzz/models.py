@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, load
+from mlx_sam_audio import SAMAudio, load, manifest
 from mlx_sam_audio.clap import CLAP
 from mlx_sam_audio.imagebind import ImageBind
 from mlx_sam_audio.judge import Judge
@@ -24,24 +25,29 @@ from . import mutate
 from .pool import Different
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-KINDS = ("tiny", "judge", "clap", "pe_a_frame", "imagebind")
-CLASSES = dict(judge=Judge, clap=CLAP, pe_a_frame=SpanPredictor, imagebind=ImageBind)
+CLASSES = dict(tiny=SAMAudio, judge=Judge, clap=CLAP, pe_a_frame=SpanPredictor, imagebind=ImageBind)
 noise = np.random.default_rng(0)
 WAVE = noise.normal(0, 0.1, 12_000).astype(np.float32)
 LATENTS = noise.normal(size=(1, 40, 128)).astype(np.float32)
 
 
-def prepare(folder: Path) -> None:
-    """Sources and converted models to change copies of."""
-    ignore = shutil.ignore_patterns("golden.*")
-    for kind in KINDS:
-        shutil.copytree(GOLDEN / kind, folder / "source" / kind, ignore=ignore)
-        convert(str(folder / "source" / kind), folder / "model" / kind)
-    shutil.copytree(load.DEMO, folder / "model" / "demo")
+def prepare() -> None:
+    """Checkpoints and models to change copies of, in folders "source" and "model"."""
+    for kind in CLASSES:
+        source = base("source", kind)
+        shutil.copytree(GOLDEN / kind, source, ignore=shutil.ignore_patterns("golden.*"))
+        convert(str(source), base("model", kind))
+    shutil.copytree(load.DEMO, base("model", "demo"))
 
 
-def base() -> Path:
-    return Path(os.environ["FUZZ_FOLDER"])
+def base(*names: str) -> Path:
+    """A folder of the run: its temporary one."""
+    return Path(tempfile.gettempdir(), *names)
+
+
+@cache
+def model(kind: str):
+    return CLASSES.get(kind, SAMAudio).from_pretrained(base("model", kind))
 
 
 def use(kind: str, folder: Path) -> str:
@@ -58,8 +64,8 @@ def use(kind: str, folder: Path) -> str:
         frames = np.arange(4 * 3 * 40 * 40).reshape(4, 3, 40, 40).astype(np.uint8)
         return digest(model(WAVE[None], 48_000, frames))
     result = model.separate(WAVE, "beep", method="euler", steps=1)
-    eyes = [model.vision.proj.weight] if model.config.vision else []
-    return digest(result.target, result.residual, *eyes)
+    seeing = [model.vision.proj.weight] if model.config.vision else []
+    return digest(result.target, result.residual, *seeing)
 
 
 def digest(*arrays) -> str:
@@ -68,126 +74,98 @@ def digest(*arrays) -> str:
         values = np.array(array, np.float32)
         if not np.isfinite(values).all():
             raise Different("the result is not finite")
-        sha.update(values.tobytes())
+        sha.update(values)
     return sha.hexdigest()
 
 
-def weights(folder: Path) -> str:
-    """A fingerprint of all tensors of a converted model."""
-    files = sorted(folder.glob("*.safetensors"))
-    tensors = [(name, t) for file in files for name, t in sorted(mx.load(str(file)).items())]
-    return digest(*(t.astype(mx.float32) for _, t in tensors)) + digest(
-        np.frombuffer("".join(name for name, _ in tensors).encode(), np.uint8)
-    )
-
-
-def converted(kind: str, source: Path) -> tuple[str, str]:
-    out = convert(str(source), Path.cwd() / "out")
-    return weights(out), use(kind, out)
+def converted(kind: str, source: Path) -> tuple:
+    """Fingerprints of the tensors of a converted checkpoint, and of what the model computes."""
+    out = Path("out").absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    convert(str(source), out)
+    tensors = {}
+    for file in out.glob("*.safetensors"):
+        tensors |= {name: digest(t.astype(mx.float32)) for name, t in mx.load(str(file)).items()}
+    return tensors, use(kind, out)
 
 
 @cache
-def right(work, kind: str, folder: Path):
-    """What comes of it where nothing was changed."""
-    result = work(kind, folder)
-    shutil.rmtree("out", ignore_errors=True)
-    return result
+def unchanged(work, kind: str, folder: Path):
+    return work(kind, folder)
 
 
-def draw(where: str, rng: Random, only: str = "") -> str:
-    folders = sorted(path for path in (base() / where).iterdir())
-    folder = rng.choice(folders)
+def draw(where: str, only: str, rng: Random) -> str:
+    """where: of which folders; only: the suffix of files."""
+    folder = rng.choice(sorted(base(where).iterdir()))
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = [f for f in files if f.name != "source.json" and f.suffix.endswith(only)]
-    small = [f for f in files if f.name == "config.json"] or files
-    file = rng.choice([rng.choice(files), rng.choice(files), rng.choice(small)])
+    files = [file for file in files if file.name != "source.json" and file.suffix.endswith(only)]
+    configs = [file for file in files if file.name == "config.json"] or files
+    file = rng.choice([rng.choice(files), rng.choice(files), rng.choice(configs)])
     return f"{folder.name} {file} {mutate.choose(file.name, rng)} {rng.randrange(10**6)}"
 
 
-def draw_source(rng: Random) -> str:
-    return draw("source", rng)
-
-
-def draw_model(rng: Random) -> str:
-    return draw("model", rng)
-
-
-def draw_weights(rng: Random) -> str:
-    return draw("model", rng, ".safetensors")
-
-
-def changed(where: str, recipe: str) -> tuple[str, Path, Path, Path]:
-    """Kind, the folder as it should be, a file of a changed copy, and that copy."""
+def changed(where: str, work, recipe: str) -> tuple[bool, Path, Path]:
+    """Does the work on a changed copy give what it gives on the original? And the file, of both."""
     kind, file, mutation, seed = recipe.split()
-    original, copy = base() / where / kind, Path.cwd() / "copy"
+    original, copy = base(where, kind), Path("copy").absolute()
+    expected = unchanged(work, kind, original)
     shutil.copytree(original, copy, copy_function=os.link)
     mutate.apply(copy / file, mutation, seed)
-    return kind, original, copy / file, copy
+    return work(kind, copy) == expected, original / file, copy / file
 
 
 def check_convert(recipe: str) -> str | None:
-    if recipe == "warm":
-        import torch  # noqa: F401
-
-        return None
-    kind, original, file, copy = changed("source", recipe)
-    expected = right(converted, kind, original)
     try:
-        if converted(kind, copy) == expected:
-            return None
+        same, old, new = changed("source", converted, recipe)
     finally:
         if Path(mutate.EXECUTED).exists():
             raise AssertionError("a pickle ran its code")
-    if file.is_file() and intact(original / file.relative_to(copy), file):
-        return "plausible"
-    raise Different("another model than that of the file as it was")
+    return None if same else other(old, new)
 
 
-def check_load(recipe: str) -> str | None:
-    if recipe == "warm":
-        return None
-    kind, original, file, copy = changed("model", recipe)
-    if use(kind, copy) != right(use, kind, original):
+def check_load(recipe: str) -> None:
+    if not changed("model", use, recipe)[0]:
         raise Different("another result than that of the file as it was")
-    return None
 
 
 def check_unhashed(recipe: str) -> str | None:
-    if recipe == "warm":
-        return None
-    kind, original, file, copy = changed("model", recipe)
-    if use(kind, copy) == right(use, kind, original):
-        return None
-    if intact(original / file.relative_to(copy), file):
-        return "plausible"
-    raise Different("another result than that of the file as it was")
-
-
-def intact(old: Path, new: Path) -> bool:
-    """Is it a file of the same kind with other values in it, as nothing but a checksum can tell?"""
+    """As for large weights, which are not read again once they were verified."""
+    compare = manifest.compare
+    manifest.compare = lambda path, entry, whole: compare(
+        path, entry, whole and path.suffix != manifest.WEIGHTS
+    )
     try:
-        if new.suffix == ".json":
-            return same_types(json.loads(old.read_bytes()), json.loads(new.read_bytes()))
-        if new.suffix == ".safetensors":
-            (header, _), (changed, body) = map(mutate.parts, (old.read_bytes(), new.read_bytes()))
-            return header == changed and bool(np.isfinite(np.frombuffer(body, "<f4")).all())
-        if new.suffix in (".pt", ".pth"):
-            import torch
+        same, old, new = changed("model", use, recipe)
+    finally:
+        manifest.compare = compare
+    return None if same else other(old, new)
 
-            if zipfile.ZipFile(new).testzip():
-                return False
-            values = torch.load(io.BytesIO(new.read_bytes()), weights_only=True)
-            values = values.get("state_dict", values)
-            return all(value.is_floating_point() for value in values.values())
-    except (ValueError, zipfile.BadZipFile):
-        return False
-    return True  # the words of a tokenizer
+
+def other(old: Path, new: Path) -> str:
+    """ "plausible" if it is a whole file with other values in it, as only a checksum can tell."""
+    if new.suffix == ".json":
+        fine = same_types(json.loads(old.read_bytes()), json.loads(new.read_bytes()))
+    elif new.suffix == ".safetensors":
+        headers = [mutate.parts(path.read_bytes())[0] for path in (old, new)]
+        fine = headers[0] == headers[1]
+        fine = fine and all(mx.isfinite(t).all().item() for t in mx.load(str(new)).values())
+    elif new.suffix in (".pt", ".pth"):
+        import torch
+
+        values = torch.load(io.BytesIO(new.read_bytes()), weights_only=True)
+        values = values.get("state_dict", values).values()
+        fine = zipfile.ZipFile(new).testzip() is None and all(t.is_floating_point() for t in values)
+    else:
+        fine = True  # the words of a tokenizer
+    if not fine:
+        raise Different("another result than that of the file as it was")
+    return "plausible"
 
 
 def same_types(old, new) -> bool:
     """Do two JSON values differ in numbers and words alone?"""
     if isinstance(old, dict) and isinstance(new, dict):
         return all(same_types(old[key], new[key]) for key in set(old) & set(new))
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return all(map(same_types, old, new))
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(same_types, old, new))
     return type(old) is type(new)

@@ -12,43 +12,34 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 VALUES = r"""null true false -1 0 1 2 3 31 1e6 1000000 2147483648 4294967296 9223372036854775808
 -9223372036854775808 1180591620717411303424 0.5 -0.5 1e308 1e-320 NaN Infinity "" "x" "16" "/etc"
 "../../../etc" "\u0000" "\ud800" [] [0] [-1] [1.5] ["a"] [1099511627776,1099511627776] [[1]] {}
 {"a":1}""".split()
 FLOATS = (math.nan, math.inf, -math.inf, 3e38, 1e30, 0.0)
+NAMES = b"""fmt data fact COMM SSND desc mvhd mdhd tkhd stts stsz stsc stco elst hdlr avcC mp4a
+esds trun tfhd Xing Info OggS fLaC pakt IHDR IDAT RIFF strh strf idx1 trex sidx""".split()
 
 
 def flip(data: bytes, rng: Random) -> bytes:
     """A few bits, anywhere or near an end."""
     changed = bytearray(data)
-    low, high = rng.choice([(0, len(data)), (0, 4096), (len(data) - 4096, len(data))])
+    size = len(data)
+    low, high = rng.choice([(0, size), (0, min(4096, size)), (max(0, size - 4096), size)])
     for _ in range(rng.choice([1, 1, 2, 4, 16])):
-        changed[rng.randrange(max(low, 0), min(high, len(data)))] ^= 1 << rng.randrange(8)
+        changed[rng.randrange(low, high)] ^= 1 << rng.randrange(8)
     return bytes(changed)
 
 
-def fill(data: bytes, rng: Random) -> bytes:
-    start, count = rng.randrange(len(data)), rng.choice([1, 2, 4, 8, 64, 512])
-    value = rng.choice([0, 255, 128, rng.randrange(256)])
-    count = min(count, len(data) - start)
-    return data[:start] + bytes([value]) * count + data[start + count :]
-
-
-def truncate(data: bytes, rng: Random) -> bytes:
+def splice(data: bytes, rng: Random) -> bytes:
+    """Something else, or nothing, in the place of a piece, often of all that follows."""
     size = len(data)
-    ends = [0, 1, 8, 9, 100, size // 2, size - 100, size - 1, rng.randrange(size)]
-    return data[: rng.choice(ends)]
-
-
-def insert(data: bytes, rng: Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + rng.randbytes(rng.choice([1, 3, 8, 100])) + data[at:]
-
-
-def delete(data: bytes, rng: Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + data[at + rng.choice([1, 3, 8, 100]) :]
+    start = rng.choice([rng.randrange(size)] * 5 + [0, 1, 8, 100, size // 2, size - 100, size - 1])
+    start, count = max(start, 0), rng.choice([0, 1, 3, 8, 100, size, size])
+    new = rng.choice([b"", rng.randbytes(rng.choice([1, 8, 100])), b"\0" * 8, b"\xff" * 64])
+    return data[:start] + new + data[start + count :]
 
 
 def swap(data: bytes, rng: Random) -> bytes:
@@ -58,10 +49,6 @@ def swap(data: bytes, rng: Random) -> bytes:
     i, j = rng.randrange(len(blocks)), rng.randrange(len(blocks))
     blocks[i], blocks[j] = blocks[j], blocks[i]
     return b"".join(blocks)
-
-
-def append(data: bytes, rng: Random) -> bytes:
-    return data + rng.randbytes(rng.choice([1, 8, 1000]))
 
 
 def number(data: bytes, rng: Random) -> bytes:
@@ -75,53 +62,31 @@ def number(data: bytes, rng: Random) -> bytes:
     return data[:at] + value + data[at + size :]
 
 
-NAMES = b"""fmt data fact COMM SSND desc mvhd mdhd tkhd stts stsz stsc stco elst hdlr avcC mp4a
-esds trun tfhd Xing Info OggS fLaC pakt IHDR IDAT RIFF strh strf idx1 trex sidx""".split()
-
-
-def places(value, path=()) -> list[tuple]:
-    """The paths of everything in a JSON value; of lists, the first few items."""
+def places(value) -> list[tuple]:
+    """Every object or list in a JSON value, with a key; of lists, the first few."""
     items = value.items() if isinstance(value, dict) else ()
     items = list(enumerate(value))[:6] if isinstance(value, list) else items
-    return [p for key, inner in items for p in ((*path, key), *places(inner, (*path, key)))]
+    return [place for key, inner in items for place in ((value, key), *places(inner))]
 
 
-def at(value, path: tuple):
-    for key in path:
-        value = value[key]
-    return value
-
-
-def json_value(data: bytes, rng: Random) -> bytes:
+def json_place(data: bytes, rng: Random) -> bytes:
+    """A value that is another, missing, or there twice; most often a number."""
     values = json.loads(data)
-    *path, key = rng.choice(places(values))
-    at(values, path)[key] = json.loads(rng.choice(VALUES))
+    found = places(values)
+    numbers = [(inside, key) for inside, key in found if type(inside[key]) in (int, float)]
+    inside, key = rng.choice(numbers if numbers and rng.random() < 0.5 else found)
+    old, how = inside[key], rng.random()
+    if how < 0.1:
+        key = rng.choice([*values, "x", "", "__class__", "format", "auto_map"])
+        return data.rstrip()[:-1] + f", {json.dumps(key)}: {rng.choice(VALUES)}}}".encode()
+    if how < 0.2:
+        del inside[key]
+    elif how < 0.6 and isinstance(old, (int, float)):
+        near = old + 1, old - 1, -old, old * 2, old // 2, float(old), old * 10**6, str(old), [old]
+        inside[key] = rng.choice(near)
+    else:
+        inside[key] = json.loads(rng.choice(VALUES))
     return json.dumps(values).encode()
-
-
-def json_number(data: bytes, rng: Random) -> bytes:
-    values = json.loads(data)
-    numbers = [path for path in places(values) if type(at(values, path)) in (int, float)]
-    if not numbers:
-        return json_value(data, rng)
-    *path, key = rng.choice(numbers)
-    old = at(values, path)[key]
-    changed = (old + 1, old - 1, -old, old * 2, old // 2, float(old), old * 10**6, str(old), [old])
-    at(values, path)[key] = rng.choice(changed)
-    return json.dumps(values).encode()
-
-
-def json_delete(data: bytes, rng: Random) -> bytes:
-    values = json.loads(data)
-    *path, key = rng.choice(places(values))
-    del at(values, path)[key]
-    return json.dumps(values).encode()
-
-
-def json_twice(data: bytes, rng: Random) -> bytes:
-    """A key that is there already, or an unknown one."""
-    key = rng.choice([*json.loads(data), "x", "", "__class__", "model_type", "format", "auto_map"])
-    return data.rstrip()[:-1] + f", {json.dumps(key)}: {rng.choice(VALUES)}}}".encode()
 
 
 def json_text(data: bytes, rng: Random) -> bytes:
@@ -131,9 +96,11 @@ def json_text(data: bytes, rng: Random) -> bytes:
 
 
 def parts(data: bytes) -> tuple[dict, bytes]:
-    """Header and data of a safetensors file."""
+    """Header, less its notes, and data of a safetensors file."""
     size = struct.unpack("<Q", data[:8])[0]
-    return json.loads(data[8 : 8 + size]), data[8 + size :]
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    return header, data[8 + size :]
 
 
 def joined(header: dict | str, body: bytes, size: int | None = None) -> bytes:
@@ -157,7 +124,7 @@ ENTRY: dict[str, list] = {  # what becomes of a tensor's entry in the header
 
 def tensor_entry(data: bytes, rng: Random) -> bytes:
     header, body = parts(data)
-    entry = header[rng.choice(sorted(set(header) - {"__metadata__"}))]
+    entry = header[rng.choice(sorted(header))]
     key = rng.choice([*ENTRY])
     change = rng.choice(ENTRY[key])
     entry[key] = change(entry[key]) if callable(change) else change
@@ -165,48 +132,42 @@ def tensor_entry(data: bytes, rng: Random) -> bytes:
 
 
 def tensor_names(data: bytes, rng: Random) -> bytes:
-    """Tensors renamed, missing, exchanged, sharing their data; entries that are none."""
+    """Tensors renamed, missing, exchanged, twice; a header that lies about its own size."""
     header, body = parts(data)
-    names = sorted(set(header) - {"__metadata__"})
-    one, two = rng.sample(names, 2)
-    first, second = header[one], header[two]
-    changes = (
-        *({"x." + one: first}, {"": first}, {"é\u2028\x00": first}, {one: second}),
-        *({one: second, two: first}, {one: 5}, {one: None}, {one: {**first, "dtype": None}}),
-        *({"__metadata__": value} for value in (5, None, [], {"a": 5})),
-        {"extra": {"dtype": "F32", "shape": [0], "data_offsets": [len(body), len(body)]}},
-    )
-    if rng.random() < 0.3:
-        del header[one]
-    header |= rng.choice(changes)
-    return joined(header, body)
-
-
-def tensor_header(data: bytes, rng: Random) -> bytes:
-    """A header that lies about its own size, or names a tensor twice."""
-    header, body = parts(data)
-    text = json.dumps(header)
     one, two = rng.sample(sorted(header), 2)
-    if rng.random() < 0.3:
-        return joined(f"{text[:-1]}, {json.dumps(one)}: {json.dumps(header[two])}}}", body)
-    return joined(
-        header, body, rng.choice([0, len(text) // 2, len(text) + 9, 2**40, 2**63, 2**64 - 1])
+    first, second, text = header[one], header[two], json.dumps(header)
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [len(body), len(body)]}
+    changes = (
+        *({"x." + one: first}, {"": first}, {"é\u2028\x00": first}, {one: second}, {one: 5}),
+        *({one: second, two: first}, {one: None}, {"extra": empty}),
+        *({"__metadata__": value} for value in (5, None, [], {"a": 5})),
     )
+    how = rng.random()
+    if how < 0.1:
+        return joined(f"{text[:-1]}, {json.dumps(one)}: {json.dumps(second)}}}", body)
+    if how < 0.3:
+        sizes = 0, len(text) // 2, len(text) + 9, 2**40, 2**63, 2**64 - 1
+        return joined(header, body, rng.choice(sizes))
+    if how < 0.5:
+        del header[one]
+    return joined(header | rng.choice(changes), body)
 
 
 def tensor_values(data: bytes, rng: Random) -> bytes:
     """One float, or all of a tensor."""
     header, body = parts(data)
-    floats = sorted(k for k, v in header.items() if v.get("dtype") == "F32")
-    low, high = header[rng.choice(floats)]["data_offsets"]
+    kinds = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+    entry = rng.choice([header[name] for name in sorted(header) if header[name]["dtype"] in kinds])
+    kind, (low, high) = kinds[entry["dtype"]], entry["data_offsets"]
     if rng.random() < 0.5:
-        low = rng.randrange(low, high, 4)
-        high = low + 4
-    value = struct.pack("<f", rng.choice(FLOATS)) * ((high - low) // 4)
-    return joined(header, body[:low] + value + body[high:])
+        low = rng.randrange(low, high, kind.itemsize)
+        high = low + kind.itemsize
+    with np.errstate(over="ignore"):
+        value = np.full((high - low) // kind.itemsize, rng.choice(FLOATS)).astype(kind)
+    return joined(header, body[:low] + value.tobytes() + body[high:])
 
 
-def state(data: bytes):
+def torch_load(data: bytes):
     """What a .pt file holds, and the state dict in it."""
     import torch
 
@@ -214,7 +175,7 @@ def state(data: bytes):
     return whole, whole.get("state_dict", whole)
 
 
-def saved(value, **options) -> bytes:
+def torch_save(value, **options) -> bytes:
     import torch
 
     file = io.BytesIO()
@@ -223,12 +184,12 @@ def saved(value, **options) -> bytes:
 
 
 def torch_tensor(data: bytes, rng: Random) -> bytes:
-    """Another kind of tensor, or another thing, in a tensor's place."""
+    """Another kind of tensor, or another thing, in a tensor's place; another name; another tree."""
     import torch
 
-    whole, tensors = state(data)
-    name = rng.choice([*tensors])
-    t = tensors[name].float()
+    whole, tensors = torch_load(data)
+    name, two = rng.sample([*tensors], 2)
+    t = tensors.pop(name).float()
     spread = torch.zeros(1).expand
     makers: list[Callable] = [
         *(t.double, t.half, t.bfloat16, t.to_sparse, lambda: t.requires_grad_() * 1, t.flatten),
@@ -241,22 +202,15 @@ def torch_tensor(data: bytes, rng: Random) -> bytes:
         *(partial(torch.full_like, t, value) for value in FLOATS),
         *(lambda: 1, lambda: "x", lambda: None, lambda: [1.0], lambda: {"a": t}),
     ]
-    tensors[name] = rng.choice(makers)()
-    return saved(whole)
-
-
-def torch_names(data: bytes, rng: Random) -> bytes:
-    import torch
-
-    whole, tensors = state(data)
-    one, two = rng.sample([*tensors], 2)
-    key = rng.choice([None, 5, ("a", 1), one + ".x", two, ""])
-    t = tensors.pop(one)
-    if key is not None:
-        tensors[key] = t
-    others = ({"model": whole}, {"state_dict": {"state_dict": tensors}}, {}, [t], None, 5, "x", t)
-    others += tuple({"state_dict": value} for value in (None, 5, [], torch.zeros(3)))
-    return saved(rng.choice([whole] * 12 + [*others]))
+    how = rng.random()
+    if how < 0.6:
+        tensors[name] = rng.choice(makers)()
+    elif how < 0.8:
+        tensors[rng.choice([5, ("a", 1), name + ".x", two, ""])] = t
+    elif how < 0.9:
+        trees = {"model": whole}, {"state_dict": {"state_dict": tensors}}, {}, [t], None, 5, "x", t
+        return torch_save(rng.choice([*trees, *({"state_dict": x} for x in (None, 5, [], t))]))
+    return torch_save(whole)
 
 
 class Call:
@@ -274,20 +228,22 @@ EXECUTED = "executed"  # the file that a pickle's code leaves behind
 
 def torch_code(data: bytes, rng: Random) -> bytes:
     """A pickle that wants to run code, or to fill the memory."""
-    whole, tensors = state(data)
+    whole, tensors = torch_load(data)
     call = rng.choice([
         *(Call(os.system, f"touch {EXECUTED}"), Call(eval, f"open({EXECUTED!r}, 'w')")),
-        *(Call(open, EXECUTED, "w"), Call(getattr, os, "system")),
-        *(Call(bytearray, 2**34), Call(list, range(10**9)), Call(os.kill, 0, 0), Call(print, "x")),
+        *(Call(open, EXECUTED, "w"), Call(getattr, os, "system"), Call(os.kill, 0, 0)),
+        *(Call(bytearray, 2**34), Call(list, range(10**9)), Call(print, "x")),
     ])  # fmt: skip
-    if rng.random() < 0.2:
+    how = rng.random()
+    if how < 0.2:
         return pickle.dumps(call, protocol=rng.choice([0, 2, 4]))
-    if rng.random() < 0.2:
-        return zipped(data, lambda name, _: pickle.dumps(call, 2) if name.endswith(".pkl") else _)
+    if how < 0.4:
+        return zipped(
+            data, lambda name, old: pickle.dumps(call, 2) if name.endswith("pkl") else old
+        )
     tensors["extra"] = rng.choice([call, [{"a": (call,)}], {1: call}])
-    if rng.random() < 0.3:
-        whole = call
-    return saved(whole, _use_new_zipfile_serialization=rng.random() < 0.7)
+    whole = call if how < 0.5 else whole
+    return torch_save(whole, _use_new_zipfile_serialization=how < 0.9)
 
 
 def zipped(data: bytes, change: Callable, method=zipfile.ZIP_STORED) -> bytes:
@@ -309,30 +265,31 @@ PICKLES = (
 
 
 def torch_member(data: bytes, rng: Random) -> bytes:
-    """A member of the zip that is shorter, empty, missing, another's, larger than memory should
-    be, or no longer what it was."""
-    names = zipfile.ZipFile(io.BytesIO(data)).namelist()
-    rare = [name for name in names if "/data/" not in name]
-    chosen = rng.choice([rng.choice(names), rng.choice(rare), rare[0]])  # the pickle is first
-    other = zipfile.ZipFile(io.BytesIO(data)).read(rng.choice(names))
+    """A member of the zip that is shorter, empty, missing, another's, damaged or enormous."""
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    names = archive.namelist()
+    rare = [name for name in names if "/data/" not in name]  # the pickle is the first of them
+    chosen, other = rng.choice([rng.choice(names), rng.choice(rare), rare[0]]), rng.choice(names)
     changes: list[Callable] = [
         *(lambda old: None, lambda old: b"", lambda old: old[: len(old) // 2], lambda old: old * 2),
-        *(lambda old: other, lambda old: flip(old, rng) if old else b"x", lambda old: b"999"),
+        *(lambda old: archive.read(other), lambda old: flip(old or b"x", rng), lambda old: b"999"),
         lambda old: bytes(3 * 10**8),
     ]
-    if chosen.endswith("pkl"):
+    if chosen == rare[0]:
         changes += [lambda old: rng.choice(PICKLES), lambda old: flip(old, rng)] * 2
     change = rng.choice(changes)
     method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
     return zipped(data, lambda name, old: change(old) if name == chosen else old, method)
 
 
-ANY = (flip, flip, fill, truncate, truncate, insert, delete, swap, append)
-JSON = (json_value, json_value, json_number, json_number, json_delete, json_twice, json_text)
-SAFETENSORS = (tensor_entry, tensor_names, tensor_header, tensor_values)
-TORCH = (torch_tensor, torch_names, torch_code, torch_member)
-SPECIAL = {".json": JSON, ".safetensors": SAFETENSORS, ".pt": TORCH, ".pth": TORCH}
-SOUND = (*ANY, number, number, number, number)
+ANY = (flip, splice, splice, swap)
+TORCH = (torch_tensor, torch_tensor, torch_code, torch_member)
+SPECIAL = {
+    ".json": (json_place, json_place, json_place, json_text),
+    ".safetensors": (tensor_entry, tensor_names, tensor_values),
+    **{".pt": TORCH, ".pth": TORCH},
+}
+MEDIA = (*ANY, number, number)
 FILES: dict[str, Callable[[Path], object]] = {  # what may stand in a file's place
     "missing": lambda path: None,
     "empty": Path.touch,
@@ -340,11 +297,10 @@ FILES: dict[str, Callable[[Path], object]] = {  # what may stand in a file's pla
     "loop": lambda path: path.symlink_to(path.name),
     "dangling": lambda path: path.symlink_to("nowhere"),
     "endless": lambda path: path.symlink_to("/dev/zero"),
-    "null": lambda path: path.symlink_to(os.devnull),
     "text": lambda path: path.symlink_to("/etc/hosts"),
     "pipe": os.mkfifo,
 }
-BY_NAME = {f.__name__: f for f in (*ANY, *JSON, *SAFETENSORS, *TORCH, number)}
+BY_NAME = {f.__name__: f for table in (MEDIA, *SPECIAL.values()) for f in table}
 
 
 def choose(name: str, rng: Random) -> str:
@@ -356,10 +312,9 @@ def choose(name: str, rng: Random) -> str:
 
 def apply(path: Path, mutation: str, seed: str) -> None:
     """Change a file in its place."""
+    data = path.read_bytes()
+    path.unlink()  # it may be a link to the original
     if mutation in FILES:
-        path.unlink()
         FILES[mutation](path)
     else:
-        data = BY_NAME[mutation](path.read_bytes(), Random(seed))
-        path.unlink()  # it may be a link to the original
-        path.write_bytes(data)
+        path.write_bytes(BY_NAME[mutation](data, Random(seed)))

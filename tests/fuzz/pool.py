@@ -26,92 +26,89 @@ class Different(Exception):
 
 
 def run(
-    check: Callable, cases: Iterable[tuple], folder: Path, workers: int, limit: float
-) -> Iterator:
+    check: Callable[[str], str | None], cases: Iterable[tuple], workers: int, limit: float
+) -> Iterator[tuple]:
     """(number, recipe, outcome, words) of cases (number, recipe), as they end.
 
-    check(recipe): returns nothing where all is right, or "plausible"; raises SAMAudioError where
-    the case was refused, Different, or anything else. folder: for temporary files. limit: seconds.
+    check: returns nothing where all is right, or another good outcome; raises SAMAudioError where
+    the case was refused, Different, or anything else. limit: seconds of a case.
     """
-    cases, live = iter(cases), []
-    idle = [Worker(check, folder) for _ in range(workers)]
+    cases, idle, busy = iter(cases), [Worker(check) for _ in range(workers)], []
     while True:
         while idle and (case := next(cases, None)):
-            live.append(idle.pop().start(case))
-        if not live:
+            busy.append(idle.pop().start(case))
+        if not busy:
             break
-        wait([worker.end for worker in live], timeout=1)
-        for worker in list(live):
-            outcome = worker.outcome(limit)
-            if outcome is not None:
-                live.remove(worker)
-                yield *worker.case, *outcome
-                if outcome[0] in ("crash", "hang", "memory") or worker.done == CASES:
-                    worker.stop(busy=outcome[0] == "hang")
-                    worker = Worker(check, folder)
-                idle.append(worker)
+        wait([worker.end for worker in busy], timeout=1)
+        for worker in [worker for worker in busy if worker.finished(limit)]:
+            busy.remove(worker)
+            outcome, words = worker.outcome()
+            yield *worker.case, outcome, words
+            if outcome in ("crash", "hang", "memory") or worker.done == CASES:
+                worker.stop()
+                worker = Worker(check)
+            idle.append(worker)
     for worker in idle:
         worker.stop()
 
 
 class Worker:
-    def __init__(self, check: Callable, folder: Path):
+    def __init__(self, check: Callable):
         self.end, theirs = CONTEXT.Pipe()
-        self.errors, self.done = Path(tempfile.mkstemp(dir=folder)[1]), 0
-        self.process = CONTEXT.Process(target=serve, args=(theirs, check, folder, self.errors))
+        self.errors, self.done = Path(tempfile.mkstemp()[1]), 0
+        self.process = CONTEXT.Process(
+            target=serve, args=(theirs, check, self.errors, tempfile.gettempdir())
+        )
         self.process.start()
         theirs.close()
         self.end.recv()  # it has imported what it needs
 
     def start(self, case: tuple) -> "Worker":
-        self.case, self.started = case, time.monotonic()
+        self.case, self.until, self.done = case, None, self.done + 1
+        self.started = time.monotonic()
         self.end.send(case[1])
         return self
 
-    def outcome(self, limit: float) -> tuple[str, str] | None:
-        """None while it still works."""
-        self.done += 1
+    def finished(self, limit: float) -> bool:
+        return self.end.poll() or time.monotonic() - self.started > limit
+
+    def outcome(self) -> tuple[str, str]:
         with contextlib.suppress(EOFError, ConnectionResetError):
             if self.end.poll():
                 return self.end.recv()
-            if time.monotonic() - self.started > limit:
-                return "hang", f"no end after {limit:g} s"
-            self.done -= 1
-            return None
+            return "hang", f"no end after {time.monotonic() - self.started:.0f} s"
         self.process.join()
         said = self.errors.read_text(errors="replace").strip().splitlines()
         return "crash", f"exit status {self.process.exitcode}: {' / '.join(said[-3:])}"
 
-    def stop(self, busy: bool = False) -> None:
+    def stop(self) -> None:
+        """At once if it hangs; or else as it likes."""
         self.end.close()
-        if busy:
-            self.process.kill()
-        self.process.join()
+        self.process.join(5)
+        self.process.kill()
 
 
-def serve(end, check: Callable, folder: Path, errors: Path) -> None:
-    """What a worker does."""
+def serve(end, check: Callable, errors: Path, folder: str) -> None:
+    """What a worker does. folder: for temporary files; MLX keeps its kernels elsewhere."""
+    tempfile.tempdir = folder
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ValueError):  # macOS knows the limit, but does not take it
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-    tempfile.tempdir = str(folder)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    os.dup2(os.open(errors, os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    check("warm")
+    for descriptor, name in enumerate((os.devnull, errors, errors)):
+        os.dup2(os.open(name, os.O_RDWR | os.O_APPEND), descriptor)
     end.send("ready")
-    while True:
-        try:
+    with contextlib.suppress(EOFError):  # nobody wants more
+        while True:
             recipe = end.recv()
-        except EOFError:
-            return
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as box:
-            os.chdir(box)
-            result = tried(check, recipe)
-            os.chdir(folder)
-        if peak() > PEAK:
-            result = "memory", f"{peak() / 2**30:.1f} GiB ({': '.join(result)})"
-        end.send(result)
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as box:
+                os.chdir(box)
+                outcome, words = tried(check, recipe)
+                os.chdir(folder)
+            unit = 1 if sys.platform == "darwin" else 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            if peak > PEAK:
+                outcome, words = "memory", f"{peak / 2**30:.1f} GiB; {outcome} {words}"
+            end.send((outcome, words))
 
 
 def tried(check: Callable, recipe: str) -> tuple[str, str]:
@@ -123,21 +120,9 @@ def tried(check: Callable, recipe: str) -> tuple[str, str]:
         return ("exception" if "\n" in str(error) else "refused"), str(error)
     except Different as error:
         return "different", str(error)
-    except MemoryError as error:
-        return "memory", f"MemoryError {error} at {place(error)}"
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what we look for
-        return "exception", f"{type(error).__name__} at {place(error)}: {str(error)[:200]}"
-
-
-def place(error: BaseException) -> str:
-    """The last line of our code that was running."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if Path(f.filename).parts[-2] in ("mlx_sam_audio", "convert", "demo")]
-    frame = (ours or frames)[-1]
-    return f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno}"
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in frames if Path(f.filename).parts[-2] in ("mlx_sam_audio", "convert")]
+        frame = (ours or frames)[-1]
+        words = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}: {error}"
+        return "memory" if isinstance(error, MemoryError) else "exception", words[:300]
