@@ -1,6 +1,7 @@
 """Containers of sound and pictures, opened through PyAV: single local files of known formats."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,19 +10,31 @@ from .files import existing
 
 # FFmpeg's demuxers; none of them opens another file, as playlists and numbered pictures do
 FORMATS = (
-    *("3g2", "aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dts", "eac3", "flac"),
-    *("flv", "loas", "matroska", "mov", "mp3", "mpeg", "mpegts", "mpegvideo", "ogg", "tak", "tta"),
-    *("w64", "wav", "webm", "wv"),
-    *(f"{kind}_pipe" for kind in ("bmp", "gif", "jpeg", "png", "tiff", "webp")),
+    *("3g2", "aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dss", "dts", "dv"),
+    *("eac3", "flac", "flv", "loas", "matroska", "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts"),
+    *("mpegvideo", "mxf", "ogg", "rm", "tak", "tta", "voc", "w64", "wav", "webm", "wv"),
+    *(f"{kind}_pipe" for kind in ("bmp", "gif", "jpeg", "pgm", "png", "ppm", "tiff", "webp")),
     *("apng", "gif"),
 )
+ALLOWED = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
+LIMITS = {"max_pixels": str(2**26)}  # of a frame: a few bytes of header can ask for gigabytes
 
 
 class Unnamed:
-    """A file without its name, from which FFmpeg would guess formats and other files' names."""
+    """A file without its name, from which FFmpeg would guess formats and protocols."""
 
     def __init__(self, file):
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.read, self.write, self.seek, self.tell = file.read, file.write, file.seek, file.tell
+
+
+def container(file, mode: str = "r", **options):
+    """A PyAV container in an open file."""
+    import av
+
+    # titles in other alphabets than UTF-8 are kept as they are, which PyAV 19 does by itself
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "surrogateescape"
+    return av.open(Unnamed(file), mode, **options)
 
 
 @contextlib.contextmanager
@@ -31,9 +44,7 @@ def reading(path: str | Path) -> Iterator:
 
     try:
         yield av
-    except av.FFmpegError as error:
-        raise SAMAudioError(f"cannot read {path}: {error.strerror or error}") from None
-    except OSError as error:
+    except (OSError, av.FFmpegError) as error:
         raise SAMAudioError(f"cannot read {path}: {error.strerror or error}") from None
 
 
@@ -41,9 +52,19 @@ def reading(path: str | Path) -> Iterator:
 def opened(path: str | Path) -> Iterator:
     """A PyAV container to read from."""
     with reading(path) as av, open(existing(path), "rb") as file:
-        # titles in other alphabets than UTF-8: PyAV 19 replaces what it cannot read by itself
-        old = int(av.__version__.split(".")[0]) < 19
-        options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
-        keywords = {"metadata_errors": "replace"} if old else {}
-        with av.open(Unnamed(file), options=options, **keywords) as container:
-            yield container
+        # cameras put more behind a picture, with which FFmpeg does not recognise it
+        picture = "jpeg_pipe" if file.read(3) == b"\xff\xd8\xff" else None
+        file.seek(0)
+        try:
+            source = container(file, format=picture, options={**LIMITS, **ALLOWED})
+        except av.FFmpegError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise SAMAudioError(
+                f"cannot read {path}: it is no sound, picture or video in a file of its own"
+            ) from None
+        with source:
+            for stream in source.streams:
+                if stream.codec_context is not None:
+                    stream.codec_context.options = LIMITS
+            yield source

@@ -62,10 +62,13 @@ def resize(frames: np.ndarray, size: int) -> np.ndarray:
     height, width = frames.shape[-2:]
     if (height, width) == (size, size):
         return frames
-    rows = frames.astype(np.float64) @ bicubic(width, size).T.astype(np.float64)
-    rows = rows.astype(np.float32).astype(np.float64)
-    pixels = bicubic(height, size).astype(np.float64) @ rows
-    return np.rint(np.clip(pixels.astype(np.float32), 0, 255)).astype(np.uint8)
+    across, down = bicubic(width, size).T.astype(np.float64), bicubic(height, size)
+    # one colour at a time: large frames take eight times their bytes here
+    planes = frames.reshape(-1, height, width)
+    rows = np.stack([(plane.astype(np.float64) @ across).astype(np.float32) for plane in planes])
+    pixels = (down.astype(np.float64) @ rows.astype(np.float64)).astype(np.float32)
+    pixels = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+    return pixels.reshape(*frames.shape[:-2], size, size)
 
 
 def batches(frames: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

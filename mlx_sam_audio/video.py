@@ -8,16 +8,17 @@ and the rest happens inside. F frames, H height, W width, N latent frames.
 import itertools
 import math
 import os
+import reprlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
-from pathlib import Path
+from numbers import Integral, Real
 
 import numpy as np
 
 from . import frames as selection
 from .errors import SAMAudioError
+from .files import existing
 from .video_files import decoded, rgb, sound_start
 
 WHITE = 128  # from this level on, a pixel of a mask in a file is marked: codecs blur black
@@ -31,12 +32,12 @@ class MaskedVideo:
     uint8 (F or 1, H, W), not zero where the thing is; or a picture or video that is white there; or
     a box (x0, y0, x1, y1) of pixels from the top left corner, without column x1 and row y1; or None
     if the thing is black in the frames already. start: the second of a file at which the audio
-    starts. Raises SAMAudioError for what does not fit; what is in files is checked when they are
-    read.
+    starts, negative if it starts before the file. Raises SAMAudioError for what does not fit; what
+    is in files is checked when they are read.
     """
 
-    frames: str | Path | np.ndarray
-    mask: str | Path | np.ndarray | tuple[int, int, int, int] | None = None
+    frames: str | os.PathLike | np.ndarray
+    mask: str | os.PathLike | np.ndarray | tuple[int, int, int, int] | None = None
     start: float = 0.0
 
     def __post_init__(self):
@@ -49,7 +50,7 @@ class MaskedVideo:
                 )
             if not mask.any():
                 raise SAMAudioError("the mask is empty: it marks no pixel")
-        elif not isinstance(mask, (str, Path, type(None))):
+        elif not is_file(mask) and mask is not None:
             check_box(mask)
         if isinstance(frames, np.ndarray):
             if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != np.uint8:
@@ -59,16 +60,39 @@ class MaskedVideo:
                 )
             if frames.size == 0:
                 raise SAMAudioError("the video holds no frames")
-            if not isinstance(mask, (str, Path)):
+            if not is_file(mask):
                 hide(frames[0], mask[0] if isinstance(mask, np.ndarray) else mask)
-        elif not isinstance(frames, (str, Path)):
-            raise SAMAudioError(f"frames are a file or an array, not {type(frames).__name__}")
+        elif not is_file(frames):
+            raise SAMAudioError(f"frames are a file or a numpy array, not {type(frames).__name__}")
+        if not is_finite(self.start):
+            raise SAMAudioError(
+                f"start is the second of the file at which the audio starts, not "
+                f"{short(self.start)}"
+            )
+
+
+def is_file(value: object) -> bool:
+    return isinstance(value, (str, os.PathLike))
+
+
+def is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def short(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return type(value).__name__
 
 
 def aligned(video: MaskedVideo, sound: object) -> MaskedVideo:
     """The video, with the start of its own sound if `sound`, a file, is in the same file."""
-    both = isinstance(sound, (str, Path)) and isinstance(video.frames, (str, Path))
-    if not both or Path(sound).resolve() != Path(video.frames).resolve():
+    both = is_file(sound) and is_file(video.frames)
+    if not both or not existing(video.frames).samefile(existing(sound)):
         return video
     return replace(video, start=video.start + sound_start(sound))
 
@@ -126,7 +150,19 @@ def pieces(encoder, size: int, video: MaskedVideo, times: np.ndarray) -> Iterato
         counts.clear()
 
 
-def matched(video: MaskedVideo, times: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+def hide(frame: np.ndarray, mask) -> np.ndarray:
+    """The frame (3, H, W) with zeros where the thing is."""
+    return frame if mask is None else np.where(marked(frame, mask), np.uint8(0), frame)
+
+
+def dim(frame: np.ndarray, mask) -> np.ndarray:
+    """The frame (3, H, W), darker where the thing is not."""
+    return frame // 3 if mask is None else np.where(marked(frame, mask), frame, frame // 3)
+
+
+def matched(
+    video: MaskedVideo, times: np.ndarray, paint: Callable = hide
+) -> Iterator[tuple[np.ndarray, int]]:
     """The masked frames (3, H, W) uint8 that `times` (N,), ascending, need; and how many need each.
 
     The counts sum to N. The mask's frames go with the video's one to one.
@@ -135,22 +171,22 @@ def matched(video: MaskedVideo, times: np.ndarray) -> Iterator[tuple[np.ndarray,
         chosen = selection.spread(len(video.frames), len(times))
         shown = zip(video.frames, np.bincount(chosen, minlength=len(video.frames)), strict=True)
     else:
-        shown = counted(decoded(video.frames), times + video.start)
+        shown = counted(decoded(video.frames), times + float(video.start))
     masks, endless = each_mask(video.mask)
-    missing, marked, left = object(), False, len(times)
+    missing, empty, left = object(), True, len(times)
     for frame, count in shown:
         mask = next(masks, missing)
         if mask is missing:
             raise SAMAudioError("the mask has fewer frames than the video")
         if count:
-            marked = marked or not isinstance(mask, np.ndarray) or bool(mask.any())
-            yield hide(frame if isinstance(frame, np.ndarray) else rgb(frame), mask), int(count)
+            empty = empty and isinstance(mask, np.ndarray) and not mask.any()
+            yield paint(frame if isinstance(frame, np.ndarray) else rgb(frame), mask), int(count)
         left -= count
         if not left and endless:
             break
     if not endless and next(masks, missing) is not missing:
         raise SAMAudioError("the mask has more frames than the video")
-    if not marked:
+    if empty:
         raise SAMAudioError("the mask is empty: it marks no pixel of the frames that are used")
 
 
@@ -178,16 +214,15 @@ def each_mask(mask) -> tuple[Iterator, bool]:
     return itertools.chain(first, rows), False
 
 
-def hide(frame: np.ndarray, mask) -> np.ndarray:
-    """The frame (3, H, W) with zeros where the thing is."""
-    if mask is None:
-        return frame
+def marked(frame: np.ndarray, mask) -> np.ndarray:
+    """Where the thing is in a frame (3, H, W): (H, W) bool."""
     height, width = frame.shape[1:]
     if isinstance(mask, tuple):
         x0, y0, x1, y1 = mask
         if x1 > width or y1 > height:
             raise SAMAudioError(
-                f"the box {mask} does not lie inside the frame, which is {width} x {height} pixels"
+                f"the box {short(mask)} does not lie inside the frame, which is {width} x {height} "
+                "pixels"
             )
         mask = np.zeros((height, width), bool)
         mask[y0:y1, x0:x1] = True
@@ -195,7 +230,7 @@ def hide(frame: np.ndarray, mask) -> np.ndarray:
         raise SAMAudioError(
             f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels, the frame {width} x {height}"
         )
-    return np.where(mask, np.uint8(0), frame)
+    return mask != 0
 
 
 def check_box(box) -> None:
@@ -203,5 +238,5 @@ def check_box(box) -> None:
     if not whole or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
         raise SAMAudioError(
             f"a box is (x0, y0, x1, y1) in whole pixels, with 0 <= x0 < x1 and 0 <= y0 < y1, not "
-            f"{box}"
+            f"{short(box)}"
         )

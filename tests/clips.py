@@ -2,10 +2,8 @@
 
 from fractions import Fraction
 
+import av
 import numpy as np
-import pytest
-
-av = pytest.importorskip("av")
 
 RATE = 48_000
 

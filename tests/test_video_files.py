@@ -43,7 +43,8 @@ def test_new_sound_in_an_old_video(tmp_path, name, sound_start):
 
 def test_sound_in_pieces_and_a_turned_picture(tmp_path):
     source, wave = turned(clip(tmp_path / "a.mp4"), 90), beeps(1, [0.25, 0.75])
-    video_files.remux(source, iter(np.split(wave, [5, 30_000])), RATE, tmp_path / "out.mov")
+    out = tmp_path / "out.mov"
+    assert video_files.write(source, np.split(wave, [5, 30_000]), RATE, out, out, 0.5) == []
     assert np.abs(audio.read(tmp_path / "out.mov", RATE) - wave).max() < 1e-6
     frame, _ = next(matched(MaskedVideo(tmp_path / "out.mov"), np.zeros(1)))
     assert frame.shape == (3, 64, 48)
@@ -77,7 +78,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_pictures_for_people(tmp_path):
     path = clip(tmp_path / "a.mp4")
     preview.contact_sheet(path, tmp_path / "sheets" / "sheet.png")
-    preview.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png", seconds=0.4)
+    preview.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png")
     for name in ("sheets/sheet.png", "preview.png"):
         time, image = video_files.frame_at(tmp_path / name, 0)
         assert image.shape[0] == 3 and min(image.shape[1:]) > 300

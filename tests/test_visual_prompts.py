@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -11,8 +12,6 @@ from benchmarks import parity
 from benchmarks.parity import TINY, Golden, inputs, relative_error
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, audio, longform
 from mlx_sam_audio.separate import main
-
-pytest.importorskip("av")
 
 RATE, HOP = 48_000, 1920
 
@@ -64,8 +63,6 @@ def test_models_that_see_nothing(tiny, toy, videos):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A clip of 1.6 s whose light grows, and its sound."""
-    import av
-
     path = tmp_path_factory.mktemp("clip") / "a.mkv"
     wave = np.random.default_rng(0).normal(0, 0.1, 40 * HOP).astype(np.float32)
     with av.open(str(path), "w") as container:
