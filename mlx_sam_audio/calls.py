@@ -127,27 +127,33 @@ KINDS = {  # of arguments by name, in all public methods
     "watermark": (is_flag, "True or False"),
     "window": (optional(is_number), "seconds"),
 }
+SOUNDS = is_array, "an array of samples"
 guards = threading.local()
 process: dict[str, int] = {}  # in which MLX was used; its threads do not survive a fork
 
 
-def public(method: Callable) -> Callable:
-    """A method whose arguments are checked by name, and which only one thread runs at a time."""
+def public(method: Callable | None = None, **kinds: tuple[Callable, str]) -> Callable:
+    """A method whose arguments are checked by name, and which only one thread runs at a time.
+
+    kinds: of arguments that are of another kind here than elsewhere (see `KINDS`).
+    """
+    if method is None:
+        return functools.partial(public, **kinds)
     signature = inspect.signature(method)
 
     @functools.wraps(method)
     def call(self, *arguments, **keywords):
-        check(signature.bind(self, *arguments, **keywords).arguments)
+        check(signature.bind(self, *arguments, **keywords).arguments, {**KINDS, **kinds})
         with alone(self):
             return method(self, *arguments, **keywords)
 
     return call
 
 
-def check(arguments: Mapping[str, object]) -> None:
+def check(arguments: Mapping[str, object], kinds: Mapping[str, tuple]) -> None:
     """Raises SAMAudioError that names the first argument of the wrong kind."""
     for name, value in arguments.items():
-        fits, expected = KINDS.get(name, (anything, ""))
+        fits, expected = kinds.get(name, (anything, ""))
         if not fits(value):
             raise SAMAudioError(f"{name} must be {expected}, not {shown(value)}")
 

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from . import audio, load
-from .calls import public
+from .calls import SOUNDS, public
 from .config import ClapConfig
 from .errors import SAMAudioError
 from .htsat import HTSAT
@@ -73,7 +73,7 @@ class CLAP:
     def sample_rate(self) -> int:
         return self.config.audio.sample_rate
 
-    @public
+    @public(candidates=SOUNDS)
     def __call__(self, candidates, description: str, sample_rate: int | None = None) -> np.ndarray:
         """Cosine similarities (k,) float32 of candidates (k, T) to a description.
 

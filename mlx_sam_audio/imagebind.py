@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import fbank, load
-from .calls import public
+from .calls import SOUNDS, anything, public
 from .config import ImageBindConfig
 from .errors import SAMAudioError
 from .imagebind_network import IMAGE, PAIR, ImageBindNetwork
@@ -43,7 +43,7 @@ class ImageBind:
         )
         return cls(config, network)
 
-    @public
+    @public(candidates=SOUNDS, video=(anything, ""))
     def __call__(
         self, candidates: np.ndarray, sample_rate: int, video: MaskedVideo | np.ndarray
     ) -> np.ndarray:

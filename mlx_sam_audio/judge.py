@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio, chunks, load
-from .calls import public
+from .calls import SOUNDS, public
 from .config import JudgeConfig
 from .errors import SAMAudioError
 from .files import existing
@@ -58,7 +58,7 @@ class Judge:
     def sample_rate(self) -> int:
         return self.config.codec.sample_rate
 
-    @public
+    @public(mixture=SOUNDS, candidates=SOUNDS)
     def __call__(self, mixture, candidates, description: str) -> list[Scores]:
         """Judge k candidates for the described sound of one mixture.
 

@@ -20,7 +20,8 @@ PAD, END = 0, 1
 class Tokenizer:
     """SentencePiece, as T5 uses it: the pieces, then </s>; rows padded to the longest.
 
-    lower: for a model that knows only lower-case words, where T5 tells "Bird" from "bird". Raises SAMAudioError.
+    lower: for a model that knows only lower-case words, where T5 tells "Bird" from "bird". Raises
+    SAMAudioError.
     """
 
     def __init__(self, path: Path, config: TextConfig, lower: bool = False):

@@ -82,7 +82,7 @@ def test_auto_goes_on_while_the_best_two_are_close(toy, scores, count):
         (dict(candidates="many"), "1 to 64"),
         (
             dict(candidates=2, ranker="taste"),
-            "no ranker taste: choose of consensus, consis",
+            "no ranker taste: choose from consensus, consis",
         ),
         (dict(candidates=2, ranker="judge:high"), 'write "judge"'),
         (dict(candidates=2, noise=mx.zeros((1, 50, 8))), "belong to one candidate"),

@@ -237,7 +237,7 @@ def test_writers():
         ((1, 0, 16), ["dog"], {}, "latents must be"),
         ((2, 9, 16), ["dog"], {}, "2 items need as many descriptions, not 1"),
         ((9, 16), " ", {}, "for a description: it is empty"),
-        ((9, 16), "dog", dict(threshold=float("nan")), "threshold must be 0 or more"),
+        ((9, 16), "dog", dict(threshold=float("nan")), "threshold must be 0 to 1"),
         ((9, 16), "dog", dict(gap=-1), "gap must be 0 or more, not -1"),
         ((9, 16), "dog", dict(samples=[10 * HOP]), "samples must be 1 lengths of 1 to 17280"),
         ((9, 16), "dog", dict(window=1, overlap=1), "longer than the overlap"),

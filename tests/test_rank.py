@@ -152,7 +152,7 @@ def test_models_load_on_first_use(sound, store):
 @pytest.mark.parametrize(
     "mix, message",
     [
-        ("taste", "no ranker taste: choose of consensus, consistency, judge, clap, activity"),
+        ("taste", "no ranker taste: choose from consensus, consistency, judge, clap, activity"),
         ("", "no ranker without a name"),
         ("clap:5,judge:x", 'write "judge" or "clap:5,judge:1"'),
         ("clap:5:1", 'write "judge" or "clap:5,judge:1"'),
@@ -170,7 +170,7 @@ def test_weights():
 
 
 def test_a_model_for_no_ranker():
-    with pytest.raises(SAMAudioError, match="no model for activity: choose of clap, judge"):
+    with pytest.raises(SAMAudioError, match="no model for activity: choose from clap, judge"):
         ranker("activity", {"activity": "x"})
 
 
