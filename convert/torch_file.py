@@ -8,6 +8,7 @@ followed that build plain values; calls build our own descriptions of tensors, w
 import math
 import pickletools
 import re
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ TYPES = {  # a storage's -> NumPy's
 FLOATS = ("Float", "Half", "Double", "BFloat16")
 # what may be named beside that: in what a training saves with its weights, or by other tensors
 OTHERS = re.compile(
-    r"torch (\w+Storage|Size|device|[a-z]+\d\w*|bool|per_\w+)|torch\._utils _rebuild_\w+"
+    r"torch (\w+Storage|Tensor|Size|device|[a-z]+\d\w*|bool|per_\w+)|torch\._utils _rebuild_\w+"
     r"|torch\._tensor _rebuild_from_type_v2|torch\.storage \w+Storage|torch\.serialization _get_\w+"
     r"|torch\.nn\.parameter \w+|collections (OrderedDict|Counter)|_codecs encode"
     r"|numpy dtype|numpy\.dtypes \w+|numpy\._?core\.multiarray scalar"
@@ -65,8 +66,7 @@ class Tensor:
     @property
     def span(self) -> int:
         """How many numbers lie from its first to its last."""
-        steps = zip(self.shape, self.strides, strict=True)
-        return 0 if 0 in self.shape else 1 + sum((size - 1) * step for size, step in steps)
+        return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
 
 
 class NotPlain(ValueError):
@@ -115,23 +115,34 @@ class TorchWeights:
         if kind not in FLOATS:
             raise SAMAudioError(f"{self._path} holds {name} in {kind}: weights are floating-point")
         dtype = np.dtype(TYPES[kind])
-        size, held = tensor.span * dtype.itemsize, self._sizes.get(f"{self._folder}data/{member}")
-        end = tensor.start + tensor.span
+        member = f"{self._folder}data/{member}"
+        whole = self._sizes.get(member) == count * dtype.itemsize
         # neither repeated numbers nor those of another tensor
-        if math.prod(tensor.shape) > count or end > count or held != count * dtype.itemsize:
+        most = max(math.prod(tensor.shape), tensor.start + tensor.span)
+        if not whole or 0 in tensor.shape or most > count:
             raise SAMAudioError(f"{self._path} does not hold the numbers of {name}, or not all")
-        with self._file.open(f"{self._folder}data/{member}") as file:
-            file.seek(tensor.start * dtype.itemsize)
-            data = file.read(size)
-        if len(data) < size:
+        with open(self._path, "rb") as file:
+            file.seek(self.place(member) + tensor.start * dtype.itemsize)
+            values = np.fromfile(file, dtype, tensor.span)
+        if len(values) < tensor.span:
             raise SAMAudioError(f"{self._path} has changed while it was read")
-        values = np.frombuffer(data, dtype)
         if kind == "BFloat16":  # the upper half of a float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
-        strides = [step * values.itemsize for step in tensor.strides]
+        strides = [
+            step * values.itemsize if n > 1 else 0
+            for n, step in zip(tensor.shape, tensor.strides, strict=True)
+        ]
         values = as_strided(values, tensor.shape, strides)
         with np.errstate(over="ignore"):  # infinite values are refused later, by name
-            return values.astype(np.float32)
+            return values.astype(np.float32, copy=False)
+
+    def place(self, member: str) -> int:
+        """Where the data of a member begins: after its own header, which the directory's is not."""
+        header = self._file.getinfo(member).header_offset
+        with open(self._path, "rb") as file:
+            file.seek(header + 26)
+            name, more = struct.unpack("<HH", file.read(4))
+        return header + 30 + name + more
 
 
 def sizes(file: zipfile.ZipFile) -> dict[str, int]:

@@ -17,7 +17,7 @@ from .schema import Wrong, parse, read_json
 
 # the least and the most of a number, or of the length of a tuple or text
 Width = Annotated[int, 1, 2**16]
-Layers = Annotated[int, 1, 2**10]
+Layers = Annotated[int, 1, 2**9]
 Heads = Annotated[int, 1, 2**10]
 Vocabulary = Annotated[int, 2, 2**22]
 Token = Annotated[int, 0, 2**22]
@@ -238,7 +238,7 @@ class HTSATConfig:
             "image_size is no multiple of patch_size": self.image_size % self.patch_size,
             "the last stage is not whole windows": side % (2 ** (stages - 1) * self.window),
             "a clip is too long": frames * columns > 2**25,
-            "the windows are too large": pairs > 2**26,
+            "the windows are too large": pairs > 2**25,
         }
 
 
