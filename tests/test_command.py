@@ -70,6 +70,16 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
         (["-i", "mix.wav", "-d", "dog", "--spectrogram", "mix.wav"], "must end in .png"),
         (["-i", "mix.wav", "-d", "dog", "--keep-candidates", "all"], "give -c too"),
         (["-i", "mix.wav", "-d", "dog", "--window", "-3"], "must last some seconds"),
+        (["-i", "mix.wav", "-d", "dog", "--window", "1e308"], "rotary table"),
+        (["-i", "mix.wav", "-d", "dog", "--max-memory", "9" * 400], "is no amount of memory"),
+        (["-i", "mix.wav", "-d", "\udcff"], r"the description is no Unicode text: \udcff"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "."], "the name must end in"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "/"], "the name must end in"),
+        (["-i", "mix.wav", "-d", "dog", "-o", "x" * 300 + ".wav"], "File name too long"),
+        (["-i", "x" * 300, "-d", "dog"], "File name too long"),
+        (["-i", "\x1b[31m.wav", "-d", "dog"], r"there is no file \x1b[31m.wav"),
+        (["-i", "mix.wav", "-d", "dog", "-c", "65"], "candidates must be 1 to 64"),
+        (["--demo", "-i", "mix.wav"], "--demo makes its own example"),
     ],
 )
 def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, arguments, message):
@@ -82,6 +92,27 @@ def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, argumen
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"mix.wav", "text.wav"}
+
+
+def test_the_gate_and_a_subtracted_residual_add_up_to_the_input(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wave = np.random.default_rng(0).normal(0, 0.1, 96_000).astype(np.float32)
+    soundfile.write("mix.wav", wave, 48_000, subtype="FLOAT")
+    command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--method", "euler"]
+    assert main([*command, "--steps", "1", "--gate", "--subtract"]) == 0
+    stems = [
+        soundfile.read(f"mix.{stem}.wav", dtype="float32")[0] for stem in ("target", "residual")
+    ]
+    assert np.abs(sum(stems) - wave).max() < 1e-6
+
+
+def test_an_output_may_be_a_loop_of_links(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("mix.wav", np.zeros(5000), 16_000)
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--method", "euler"]
+    assert main([*command, "--steps", "1", "-o", "loop.wav"]) == 0
+    assert len(soundfile.read("loop.wav")[0]) == 15_000
 
 
 def test_wrong_arguments_are_one_line(capsys):

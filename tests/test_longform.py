@@ -64,7 +64,8 @@ def test_decoding_in_chunks_is_exact(tiny, frames, part):
     message = mx.random.bernoulli(0.5, (2, 16), key=mx.random.key(2))
     parts = (latents[:, i : i + part] for i in range(0, 29, part))
     audio = mx.concatenate(list(chunks.decode(codec, parts, message, frames)), axis=1)
-    assert parity.relative_error(audio, codec.decode(latents, message)) < 2e-6
+    # a BLAS sums in another order for other shapes: 0 with MLX's own, up to 3.7e-6 with OpenBLAS
+    assert parity.relative_error(audio, codec.decode(latents, message)) < 5e-6
 
 
 def test_a_smaller_halo_would_not_do(tiny):
