@@ -87,7 +87,7 @@ map(int,[1]) int ... NotImplemented Span("+",0,.1) [Span("+",0,.1)] (Span("-",.1
 MaskedVideo(FRAMES) ["beep"] memoryview(b"abcd") bytearray(8) Exception("x") 10_001 1000 "mix.wav"
 np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb")""".split()
 SHORT, LONG, FRAMES = WAVE[:4800], np.tile(WAVE, 2)[:14_000], np.zeros((4, 3, 40, 40), np.uint8)
-ONE, RATE = dict(method="euler", steps=1), 48_000
+ONE, PAIR, RATE = dict(method="euler", steps=1), np.stack([SHORT, SHORT / 2]), 48_000
 MORE = dict(**ONE, window=0.5, overlap=0.1)
 CALLS = {  # functions, and arguments with which they do something
     "separate": 'model("demo").separate: audio=SHORT, description="beep", **ONE',
@@ -101,9 +101,9 @@ CALLS = {  # functions, and arguments with which they do something
     "MaskedVideo": "MaskedVideo: frames=FRAMES, mask=(0, 0, 4, 4)",
     "save": 'model("demo").separate(SHORT, "beep", **ONE).save: target="t.wav", residual="r.wav"',
     "SpanPredictor": 'model("pe_a_frame").__call__: latents=LATENTS[..., :8], descriptions="dog"',
-    "Judge": 'model("judge").__call__: mixture=SHORT, candidates=SHORT[None], description="dog"',
-    "CLAP": 'model("clap").__call__: candidates=SHORT[None], description="dog"',
-    "ImageBind": 'model("imagebind").__call__: candidates=SHORT[None], sample_rate=RATE, video=FRAMES',
+    "Judge": 'model("judge").__call__: mixture=SHORT, candidates=PAIR, description="dog"',
+    "CLAP": 'model("clap").__call__: candidates=PAIR, description="dog"',
+    "ImageBind": 'model("imagebind").__call__: candidates=PAIR, sample_rate=RATE, video=FRAMES',
 }
 
 
