@@ -104,7 +104,7 @@ def write_weights(folder: Path, stem: str, tensors: Iterator[tuple[str, mx.array
             if not all(mx.array_equal(written.pop(key), shard[key]).item() for key in shard):
                 raise RuntimeError("what was written reads otherwise")
         except RuntimeError as error:
-            raise SAMAudioError(f"cannot write {path}: {error}") from None
+            raise OSError(f"{name}: {error}") from None
         index.update(dict.fromkeys(shard, name))
         shard, held = {}, 0
 

@@ -58,7 +58,10 @@ class SafetensorsWeights:
 
     def __init__(self, path: Path):
         self._path, self._header = path, header(path)
-        self._tensors = mx.load(str(path))  # lazily
+        try:
+            self._tensors = mx.load(str(path))  # lazily
+        except (RuntimeError, ValueError) as error:
+            raise SAMAudioError(f"cannot read {path}: {error}") from None
         self.shapes = {name: shape for name, (_, shape) in self._header.items()}
 
     def read(self, name: str) -> np.ndarray:
