@@ -32,12 +32,18 @@ DEMO = Path(__file__).parent / "demo" / "model"
 
 def store() -> Path:
     """The local store of converted models."""
-    return Path.home() / ".cache" / "mlx-sam-audio"
+    try:
+        return Path.home() / ".cache" / "mlx-sam-audio"
+    except RuntimeError:
+        raise SAMAudioError("the store of models is in your home folder: set HOME") from None
 
 
 def stamps() -> Path:
     """The folder of `manifest`'s stamps."""
-    return store() / ".verified"
+    try:
+        return store() / ".verified"
+    except SAMAudioError:  # nobody's home: nothing can be remembered
+        return Path(os.devnull)
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Path:

@@ -77,7 +77,10 @@ def check(folder: Path, verify: bool, stamps: Path) -> None:
     try:
         for name, entry in entries.items():
             compare(folder / name, entry, whole=name not in unread)
-        if unread and (verify or not stamp(folder, entries, stamps).exists()):
+        mark = stamp(folder, entries, stamps)
+        if unread and (verify or not mark.exists()):
+            with contextlib.suppress(OSError):
+                mark.unlink()  # it may turn out to be wrong
             for name in tqdm(unread, desc="checking", disable=None, leave=False):
                 compare(folder / name, entries[name], whole=True)
             remember(folder, entries, stamps)
