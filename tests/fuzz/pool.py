@@ -122,7 +122,7 @@ def tried(check: Callable, recipe: str) -> tuple[str, str]:
         return "different", str(error)
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what we look for
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in frames if Path(f.filename).parts[-2] in ("mlx_sam_audio", "convert")]
+        ours = [f for f in frames if Path(f.filename).parent.name in ("mlx_sam_audio", "convert")]
         frame = (ours or frames)[-1]
         words = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}: {error}"
         return "memory" if isinstance(error, MemoryError) else "exception", words[:300]

@@ -82,7 +82,7 @@ np.zeros((1,38,80)) np.full((1,38,80),np.inf) np.full((1,38,80),1e38) np.full((1
 mx.array(1) mx.zeros((1,8,80)) mx.zeros((2,16)) mx.full((2,16),2) mx.zeros(4800)
 mx.zeros((4800,),mx.bfloat16) Path("x") Path("/dev/zero") Path("/") "/etc/passwd" "x"*300 complex(1)
 __import__("decimal").Decimal(1) __import__("fractions").Fraction(1,2) range(3) iter([])
-map(int,[1]) int ... NotImplemented Span("+",0,.1) [Span("+",0,.1)] (Span("-",.1,.2),)
+map(int,[1]) ... NotImplemented Span("+",0,.1) [Span("+",0,.1)] (Span("-",.1,.2),)
 [Span("+",0,99)] {Span("+",0,.1)} [Span("+",0,.1)]*1000 [Span("+",np.float64(0),np.float32(.1))]
 MaskedVideo(FRAMES) ["beep"] memoryview(b"abcd") bytearray(8) Exception("x") 10_001 1000 "mix.wav"
 np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb")""".split()
