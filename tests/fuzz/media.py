@@ -49,6 +49,8 @@ MASKS = {"mask.png": "gray", "mask16.png": "gray16be", "colour.png": "rgb24"}
 
 def prepare() -> None:
     """Small files of every kind, to change copies of, in the folder "media"."""
+    import matplotlib.font_manager  # noqa: F401  fills its cache, or a command would say so
+
     base("media").mkdir()
     for name, subtype in LIBSNDFILE.items():
         rate = 48_000 if subtype == "OPUS" else 44_100

@@ -92,7 +92,7 @@ def serve(end, check: Callable, errors: Path, folder: str) -> None:
     """What a worker does. folder: for temporary files; MLX keeps its kernels elsewhere."""
     tempfile.tempdir = folder
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(ValueError):  # macOS knows the limit, but does not take it
+    with contextlib.suppress(ValueError, OSError):  # macOS knows the limit, but does not take it
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     for descriptor, name in enumerate((os.devnull, errors, errors)):
         os.dup2(os.open(name, os.O_RDWR | os.O_APPEND), descriptor)
