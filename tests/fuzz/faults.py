@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -33,6 +33,8 @@ FULL = {  # what is written, how many bytes are just enough for it, and how it i
     "mp4": (40_000, "-o o.mp4"),
     "mov": (200_000, "-o o.mov"),
     "mkv": (130_000, "-o o.mkv"),
+    "convert": (2_400_000, "out"),
+    "pair": (780_000, "-o ../o.wav --residual r.wav"),
     "png": (60_000, "-o ../o.wav --spectrogram o.png"),
     "json": (2_000, "-o ../o.wav --metrics-json o.json"),
 }
@@ -174,25 +176,28 @@ def twins(delay: str) -> None:
 
 def full(how: str, kind: str, share: str) -> None:
     """A disk, or a limit of files, too small for an output of some kind: older ones stay."""
-    enough, more = FULL[kind][0], FULL[kind][1].split()
-    room, folder = int(float(share) * enough), Path("room")
+    enough, words = FULL[kind]
+    more, room, folder = words.split(), int(float(share) * enough), Path("room")
     folder.mkdir()
-    film = kind in ("mp4", "mov", "mkv")
-    source = str(base("media", "good.mp4")) if film else "../in.wav"
-    names = {more[-1]} | ({more[-1].replace(".", ".residual.")} if len(more) == 2 else set())
+    film = str(base("media", "good.mp4"))
+    module = separate(*more, source=film if kind in ("mp4", "mov", "mkv") else "../in.wav")
+    names = {more[-1], more[-1].replace(".", ".residual.")} if len(more) == 2 else {more[-1]}
+    limit = room if how == "limit" else resource.RLIM_INFINITY
     with mounted(folder, room if how == "disk" else None):
         for name in names:
             (folder / name).touch()  # what was there before; a full disk holds no more
-        limit = room if how == "limit" else resource.RLIM_INFINITY
-        limited = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
-        module = separate(*more, source=source)
+        if kind == "convert":
+            module, _ = convert(), (folder / "out").unlink()
+        limited = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
         status, said = ended(started(module, cwd=folder, preexec_fn=limited))
-        written = [name for name in names if (folder / name).stat().st_size]
         if status:
             refused(status, said)
+        written = [path.name for path in folder.glob("[!.]*") if path.stat().st_size]
         if bool(status) == bool(written):
             raise Different(f"exit status {status}, but {written} were written: {said}")
-        left(*names, f".{more[1]}.resume", folder="room")
+        left(*names, f".{more[-1]}.resume", folder="room")
+    if kind == "pair" and status:
+        left("room", ".o.wav.resume")
 
 
 @contextlib.contextmanager
@@ -268,15 +273,13 @@ def draw(rng: Random) -> str:
     moment, signals = f"{rng.random():.3f}", [*SIGNALS]
     what, early = rng.choice(["separate", "convert"]), f"{rng.random() / 5:.3f}"
     change = rng.choice(["deleted", "replaced", "truncated", "overwritten"])
+    kind, alone = rng.choice([*FULL]), rng.choice([*FULL][:6])
     recipes = [
         "killed " + " ".join(f"{rng.random():.3f}" for _ in range(5)),
         *(f"stopped {what} {rng.choice(signals)} {time}" for time in (moment, early, early)),
         *(f"stopped separate INT {moment} 5", f"changed {change}", f"changed {change} --subtract"),
-        *(
-            f"full {how} {rng.choice([*FULL])} {moment}"
-            for how in ["limit"] * 2 + ["disk"] * MOUNTS
-        ),
-        *(f"twins {moment}", f"threads {rng.choice([*SCRIPTS])}"),
+        *[f"full limit {alone} {moment}", *[f"full disk {kind} {moment}"] * MOUNTS] * 2,
+        *(f"twins {moment}", f"threads {rng.choice([*SCRIPTS])}", f"locked {rng.choice(PLACES)}"),
     ]
     return rng.choice(recipes)
 
