@@ -56,7 +56,8 @@ def opened(path: str | Path) -> Iterator:
         picture = "jpeg_pipe" if file.read(3) == b"\xff\xd8\xff" else None
         file.seek(0)
         try:
-            source = container(file, format=picture, options={**LIMITS, **ALLOWED})
+            # as `options`, they would overwrite memory in PyAV before 18
+            source = container(file, format=picture, container_options=ALLOWED)
         except av.FFmpegError as error:
             if error.errno != errno.EINVAL:
                 raise

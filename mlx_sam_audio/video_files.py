@@ -31,6 +31,11 @@ OF_THE_CAMERA = {  # under these names in any mp4, too
     "make": "com.apple.quicktime.make",
     "model": "com.apple.quicktime.model",
 }
+LANGUAGES = dict(  # that .mov knows by another name
+    code.split(":")
+    for code in "deu:ger nld:dut ell:gre isl:ice zho:chi fas:per sqi:alb mkd:mac hye:arm kat:geo "
+    "mya:bur msa:may cym:wel eus:baq swe:sve fre:fra cze:ces rum:ron slo:slk".split()
+)
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -158,8 +163,9 @@ def write(
                 elif (copy := copied(source, stream, new, kind)) is not None:
                     copies[stream.index] = copy
                 elif stream is shown:
-                    name = stream.codec_context.name
-                    raise SAMAudioError(f"{output.suffix} cannot hold {name} video: try .mkv")
+                    more = "" if kind == "matroska" else ": try .mkv"
+                    what = f"{stream.codec_context.name} video"
+                    raise SAMAudioError(f"{output.suffix} cannot hold {what}{more}")
                 else:
                     lacking.append(title(stream))
             if heard is None:
@@ -244,6 +250,8 @@ def name(stream, texts: dict[str, str]) -> None:
     stream.metadata.update(texts)
     if "name" in texts:  # what mov calls a title
         stream.metadata.setdefault("title", stream.metadata.pop("name"))
+    if stream.container.format.name == "mov" and stream.language in LANGUAGES:
+        stream.metadata["language"] = LANGUAGES[stream.language]
 
 
 def is_made_again(old, stream) -> bool:
