@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--from", type=int, default=0, dest="start", help="the first case's number")
     parser.add_argument("--recipe", action="append", help="this case alone; may be repeated")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=30, help="seconds a case may take")
+    parser.add_argument("--limit", type=float, default=60, help="seconds a case may take")
     parser.add_argument("--log", default=os.devnull, help="cases already in it are not repeated")
     options = parser.parse_args(arguments)
     table = {}
