@@ -2,6 +2,7 @@
 
 import itertools
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from clips import RATE, av, beeps, clip, grey, turned
@@ -212,6 +213,48 @@ def test_an_empty_mask_in_a_file(tmp_path):
 def test_arrays_that_are_no_video(array):
     with pytest.raises(SAMAudioError, match="frames"):
         MaskedVideo(array)
+
+
+class Silent:
+    def __repr__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("key", ["frames", "mask", "start"])
+def test_values_of_any_kind(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    values = [
+        *(None, True, -1, 10**400, -(10**5000), 0.5, np.nan, np.inf, 1j, "", "x\0", "\ud800", b"x"),
+        *(
+            "a" * 5000,
+            "a/" * 3000,
+            "/dev/null",
+            [],
+            [0, 0, 4, 4],
+            (0, 0, 4, 4),
+            (0, 0, 10**5000, 4),
+        ),
+        *((0.0, 0.0, 4.0, 4.0), (None,) * 4, (Silent(),) * 4, ("a",) * 4, {}, object, Silent()),
+        *(tuple(np.int64([0, 0, 4, 4])), np.float32(2), np.array([0, 0, 4, 4]), np.array(None)),
+        *(np.zeros((1, 8, 8), object), np.array([[["a"]]]), np.ones((2, 8, 8), bool)),
+        *(np.zeros((0, 3, 8, 8), "u1"), np.zeros((2, 3, 0, 8), "u1"), ARRAY[:2], mx.zeros(3)),
+    ]
+    fitting = 0
+    for value in values:
+        given = dict(frames=np.ones((2, 3, 8, 8), np.uint8), mask=(0, 0, 4, 4), start=0.0)
+        try:
+            pairs = list(video.matched(MaskedVideo(**{**given, key: value}), TIMES))
+        except SAMAudioError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+        else:
+            fitting += 1
+            assert sum(count for _, count in pairs) == len(TIMES)
+    assert 0 < fitting < 6
+
+
+def test_sound_that_starts_before_the_video(tmp_path):
+    path = clip(tmp_path / "a.mp4")
+    assert shown(MaskedVideo(path, start=-0.09), TIMES[:5]) == [0, 0, 0, 1, 2]
 
 
 def test_files_that_are_no_video(tmp_path):
