@@ -7,9 +7,7 @@ The codec's strided and transposed convolutions all have kernel = 2 x stride. Cu
 * transposed: one frame yields `stride x channels` features, which are `stride` output samples
   (the polyphase form). MLX's Metal backend would instead multiply the inserted zeros.
 
-Convolutions are MLX's own on the GPU. On the CPU its dilated ones are scalar loops and the others
-unfold their input, which is little work only beside a wide layer's; so there the others are sums of
-shifted matrix products. Arrays are (B, T, C).
+Arrays are (B, T, C).
 
 Every layer tells which inputs some outputs need (`needs`), so that the codec can work in exact
 chunks, and a causal layer takes the inputs that came before (`past`), so that it can go on where
@@ -19,21 +17,15 @@ it stopped.
 import mlx.core as mx
 import mlx.nn as nn
 
-from .device import on_cpu
-
-WIDE = 512  # outputs
+from . import cpu
 
 
+@cpu.quicker(cpu.conv1d)
 def conv1d(x: mx.array, weight: mx.array, dilation: int = 1) -> mx.array:
     """Valid convolution: x (B, T, C), weight (D, K, C) -> (B, T - (K - 1) * dilation, D)."""
-    outputs, taps, _ = weight.shape
-    if taps > 1 and (not on_cpu() or dilation == 1 and outputs >= WIDE):
-        return mx.conv1d(x, weight, dilation=dilation)
-    length = x.shape[1] - (taps - 1) * dilation
-    y = x[:, :length] @ weight[:, 0].T
-    for k in range(1, taps):
-        y = mx.addmm(y, x[:, k * dilation : k * dilation + length], weight[:, k].T)
-    return y
+    if weight.shape[1] == 1:  # a product, by fewer kernels
+        return x @ weight[:, 0].T
+    return mx.conv1d(x, weight, dilation=dilation)
 
 
 def pad_time(x: mx.array, left: int, right: int) -> mx.array:

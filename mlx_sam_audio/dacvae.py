@@ -5,18 +5,25 @@ weights arrive with weight norm folded in and only the mean half of the bottlene
 separation model never samples. Layout (batch, time, channels).
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from . import cpu
 from .config import CodecConfig, EncoderConfig
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
-from .exponential import nearest
 from .watermark import Watermark
 
 
-@mx.compile
+@cpu.quicker(cpu.nearest)
+def nearest(x: mx.array) -> mx.array:
+    return mx.round(x)
+
+
+@cpu.compiled
 def snake(x: mx.array, turns: mx.array, height: mx.array) -> mx.array:
     """x + height * sin(pi turns x)^2, of x (B, T, C) and turns and height (C,).
 
@@ -33,14 +40,43 @@ def snake(x: mx.array, turns: mx.array, height: mx.array) -> mx.array:
     return (wide + sine * (u * height)).astype(x.dtype)
 
 
+def turns_and_height(alpha: mx.array) -> tuple[mx.array, mx.array]:
+    alpha = alpha.astype(mx.float32)  # in float16 a small one's reciprocal overflows
+    return alpha / math.pi, 1 / (alpha + 1e-9)
+
+
+class Kept:
+    """What `make` makes of an array, until there is another array.
+
+    No array of a module, so neither one of its parameters nor captured by mx.compile.
+    """
+
+    def __init__(self, make: Callable[[mx.array], tuple[mx.array, ...]]):
+        self._make, self._last = make, (None, ())
+
+    def __call__(self, array: mx.array) -> tuple[mx.array, ...]:
+        source, made = self._last
+        if source is not array:
+            with mx.stream(any_thread()):
+                made = self._make(array)
+            self._last = array, made
+        return made
+
+
+@functools.cache
+def any_thread() -> mx.Stream:
+    """For what is computed when first used, in whatever thread that is."""
+    return mx.new_thread_unsafe_stream(mx.cpu)
+
+
 class Snake(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.alpha = mx.ones((channels,))
+        self._factors = Kept(turns_and_height)
 
     def __call__(self, x: mx.array) -> mx.array:
-        alpha = self.alpha.astype(mx.float32)  # in float16 a small one's reciprocal overflows
-        return snake(x, alpha / math.pi, 1 / (alpha + 1e-9))
+        return snake(x, *self._factors(self.alpha))
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         return first, last

@@ -16,9 +16,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from . import cpu
 from .config import TransformerConfig
 from .conv import Conv1d
-from .exponential import RMSNorm, attention, silu, swiglu
 
 
 class Moment(NamedTuple):
@@ -54,6 +54,40 @@ def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
 @partial(mx.compile, shapeless=True)
 def modulate(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
     return x * (1 + scale) + shift
+
+
+@cpu.quicker(cpu.silu)
+def silu(x: mx.array) -> mx.array:
+    return nn.silu(x)
+
+
+@cpu.quicker(cpu.swiglu)
+@mx.compile
+def swiglu(x: mx.array) -> mx.array:
+    """silu(a) * b of the halves a and b of the last axis."""
+    a, b = mx.split(x, 2, axis=-1)
+    return nn.silu(a) * b
+
+
+@cpu.quicker(cpu.rms_norm)
+def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    return mx.fast.rms_norm(x, weight, eps)
+
+
+@cpu.quicker(cpu.attention)
+def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """softmax(q k^T / sqrt(D)) v of (B, H, N, D); mask (B, 1, 1, N), True where a key is seen."""
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
+    """mask (B, keys), True where a key may be seen."""
+    return attention(q, k, v, None if mask is None else mask[:, None, None, :])
+
+
+class RMSNorm(nn.RMSNorm):
+    def __call__(self, x: mx.array) -> mx.array:
+        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -111,11 +145,6 @@ class CrossAttention(nn.Module):
         q = self.q_norm(self.wq(x).reshape(batch, frames, *self._shape).swapaxes(1, 2))
         y = attend(q, keys, values, mask)
         return self.wo(y.swapaxes(1, 2).reshape(batch, frames, width))
-
-
-def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """mask (B, keys), True where a key may be seen."""
-    return attention(q, k, v, None if mask is None else mask[:, None, None, :])
 
 
 class Block(nn.Module):

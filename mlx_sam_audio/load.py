@@ -12,9 +12,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from safetensors import SafetensorError, safe_open
 
-from . import manifest, memory
+from . import cpu, manifest, memory
 from .config import ModelConfig, Stored
-from .device import on_cpu
 from .errors import SAMAudioError, note
 from .files import reason
 from .network import Network
@@ -221,7 +220,7 @@ def fill(network: nn.Module, folder: Path, dtype: str, name: str = "model") -> n
         wrong = [f"{name} {found[name][i]} instead of {wanted[name][i]}" for name in wrong]
         complain(f"{folder} holds {problem}", wrong)
     network.load_weights(list(weights.items()), strict=True)
-    if on_cpu():
+    if cpu.used():
         with mx.stream(reading):
             network.set_dtype(mx.float32)
     return network.eval()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from . import cpu
 from .config import ModelConfig
 from .device import on_cpu
 from .errors import SAMAudioError, shown
@@ -64,15 +65,15 @@ def pieces(
 
 
 def itemsize(config: ModelConfig) -> int:
-    """Bytes of an activation; the CPU computes in float32 whatever the weights are."""
-    return 4 if on_cpu() else getattr(mx, config.dtype).size
+    """Bytes of an activation: float32 where stand-ins are used, whatever the weights are."""
+    return 4 if cpu.used() else getattr(mx, config.dtype).size
 
 
 def solver_bytes(config: ModelConfig, size: int) -> int:
     """Activations of one evaluation on one window of `size` frames."""
     transformer = config.transformer
     values = SOLVER * size * transformer.dim
-    if on_cpu():  # where attention scores are written out
+    if on_cpu():  # attention scores are written out, by the stand-in as by MLX
         values += 5 * transformer.n_heads * size**2
     return values * itemsize(config)
 

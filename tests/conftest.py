@@ -1,7 +1,7 @@
 import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.parity import TINY, Golden, relative_error
 from convert.command import convert
 from convert.folder import write_json
-from mlx_sam_audio import SAMAudio, SAMAudioError
-from mlx_sam_audio.schema import read_json
+from mlx_sam_audio import SAMAudio, SAMAudioError, cpu
 from mlx_sam_audio.network import Network
+from mlx_sam_audio.schema import read_json
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 
@@ -30,6 +30,14 @@ def converted(tmp_path_factory) -> Callable[[str], Path]:
     """The model folder of a checkpoint of tests/golden, by name, through the real converter."""
     models = tmp_path_factory.mktemp("models")
     return functools.cache(lambda name: convert(str(TINY.parent / name), models / name))
+
+
+@pytest.fixture(scope="module", params=["metal", "cpu"])
+def side(request) -> Iterator[str]:
+    """Runs a module with what Metal runs, and with the stand-ins for MLX's CPU backend. Its models
+    are to be made here, since those that were used stay on their side."""
+    with cpu.forced(request.param == "cpu"):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,28 @@
-"""Functions that are written out for MLX's CPU backend, against float64."""
+"""Functions that have stand-ins for MLX's CPU backend, on either side, against float64."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sam_audio import exponential
+from mlx_sam_audio import conv, cpu, dit, watermark
 from mlx_sam_audio.dacvae import Snake
 
+pytestmark = pytest.mark.usefixtures("side")
 X = np.concatenate([np.linspace(-80, 80, 100_001), [-1e4, -1e-6, 0, 1e-6]]).astype(np.float32)
 WIDE = X.astype(np.float64)
 
 
 def test_exp():
-    found = np.array(exponential.exp(mx.array(X[X > -1e3])))
+    found = np.array(cpu.exp(mx.array(X[X > -1e3])))
     assert np.allclose(found, np.exp(WIDE[X > -1e3]), rtol=4e-6, atol=0)
-    assert 0 <= exponential.exp(mx.array(-mx.inf)).item() < 2e-38
+    assert 0 <= cpu.exp(mx.array(-mx.inf)).item() < 2e-38
 
 
 @pytest.mark.parametrize(
     "found, expected",
     [
-        (exponential.silu, WIDE / (1 + np.exp(-WIDE.clip(-700)))),
-        (exponential.elu, np.where(WIDE > 0, WIDE, np.expm1(np.minimum(WIDE, 0)))),
+        (dit.silu, WIDE / (1 + np.exp(-WIDE.clip(-700)))),
+        (watermark.elu, np.where(WIDE > 0, WIDE, np.expm1(np.minimum(WIDE, 0)))),
     ],
 )
 def test_activations(found, expected):
@@ -30,7 +31,7 @@ def test_activations(found, expected):
 
 def test_swiglu():
     a, b = X[:1000].reshape(2, 500), X[-1000:].reshape(2, 500)
-    found = exponential.swiglu(mx.array(np.concatenate([a, b], axis=1)))
+    found = dit.swiglu(mx.array(np.concatenate([a, b], axis=1)))
     wide = a.astype(np.float64)
     assert np.allclose(np.array(found), wide / (1 + np.exp(-wide)) * b, rtol=4e-6, atol=1e-30)
 
@@ -38,9 +39,29 @@ def test_swiglu():
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention(masked):
     q, k, v = mx.random.normal((3, 2, 3, 50, 16), key=mx.random.key(0))
-    mask = (mx.arange(50) < 30)[None, None, None] if masked else None
-    expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=0.25, mask=mask)
-    assert mx.allclose(exponential.attention(q, k, v, mask), expected, rtol=0, atol=2e-6).item()
+    mask = np.arange(50) < (30 if masked else 50)
+    found = dit.attention(q, k, v, mx.array(mask)[None, None, None] if masked else None)
+    q, k, v = (np.array(x, dtype=np.float64) for x in (q, k, v))
+    weights = np.exp(q @ k.swapaxes(-1, -2) / 4) * mask
+    expected = weights / weights.sum(axis=-1, keepdims=True) @ v
+    assert np.allclose(np.array(found), expected, rtol=0, atol=2e-6)
+
+
+def test_rms_norm():
+    x, weight = mx.random.normal((40, 16), key=mx.random.key(0)) * 1e-2, mx.arange(16.0)
+    wide = np.array(x, dtype=np.float64)
+    expected = wide / np.sqrt((wide**2).mean(axis=-1, keepdims=True) + 1e-5) * np.arange(16)
+    assert np.allclose(np.array(dit.rms_norm(x, weight, 1e-5)), expected, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("outputs, taps, dilation", [(3, 1, 1), (3, 7, 9), (512, 2, 1)])
+def test_convolution(outputs, taps, dilation):
+    x = mx.random.normal((2, 70, 5), key=mx.random.key(0))
+    weight = mx.random.normal((outputs, taps, 5), key=mx.random.key(1))
+    wide, frames = np.array(x, dtype=np.float64), 70 - (taps - 1) * dilation
+    shifted = [wide[:, k * dilation : k * dilation + frames] for k in range(taps)]
+    expected = np.einsum("kbtc,dkc->btd", shifted, np.array(weight, dtype=np.float64))
+    assert np.allclose(np.array(conv.conv1d(x, weight, dilation)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])

@@ -4,7 +4,14 @@ import mlx.core as mx
 import pytest
 
 from benchmarks import parity
-from mlx_sam_audio import ode
+from mlx_sam_audio import SAMAudio, ode
+
+pytestmark = pytest.mark.usefixtures("side")
+
+
+@pytest.fixture(scope="module")
+def tiny(side, tiny_folder) -> SAMAudio:
+    return SAMAudio.from_pretrained(tiny_folder)
 
 
 def test_stages(tiny, golden):
