@@ -73,10 +73,10 @@ class Snake(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.alpha = mx.ones((channels,))
-        self._factors = Kept(turns_and_height)
+        self.factors = Kept(turns_and_height)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return snake(x, *self._factors(self.alpha))
+        return snake(x, *self.factors(self.alpha))
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         return first, last
