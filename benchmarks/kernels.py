@@ -101,6 +101,12 @@ def mlx_audio(size: str, dtype: str) -> Iterator[tuple[str, Counter]]:
 SUBJECTS = {"ours": ours, "mlx-audio": mlx_audio}
 
 
+def count(subject: str, size: str, dtype: str) -> dict[str, Counter]:
+    """Kernels of each stage, with what Metal runs."""
+    with cpu.forced(False), one_kernel():
+        return dict(SUBJECTS[subject](size, dtype))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=models.SIZES, default=list(models.SIZES))
@@ -111,19 +117,15 @@ def main() -> None:
     print("| size | stage | " + " | ".join(names) + " |")
     print("|---" * (2 + len(names)) + "|")
     rows = {}
-    with cpu.forced(False), one_kernel():
-        for size in options.sizes:
-            try:
-                found = {name: dict(SUBJECTS[name](size, options.dtype)) for name in names}
-            except ImportError as error:
-                raise SystemExit(
-                    f"error: {options.against} cannot be set up here: {error}"
-                ) from None
-            for stage in found["ours"]:
-                counts = [found[name].get(stage) for name in names]
-                cells = ["" if count is None else f"{count.total()}" for count in counts]
-                print(f"| {size} | {stage} | " + " | ".join(cells) + " |", flush=True)
-            rows[size] = found
+    for size in options.sizes:
+        try:
+            rows[size] = {name: count(name, size, options.dtype) for name in names}
+        except ImportError as error:
+            raise SystemExit(f"error: {options.against} cannot be set up here: {error}") from None
+        for stage in rows[size]["ours"]:
+            counts = [rows[size][name].get(stage) for name in names]
+            cells = ["" if kinds is None else f"{kinds.total()}" for kinds in counts]
+            print(f"| {size} | {stage} | " + " | ".join(cells) + " |", flush=True)
     print(json.dumps({"dtype": options.dtype, "mlx": mx.__version__, "rows": rows}))
 
 

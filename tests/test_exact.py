@@ -1,5 +1,7 @@
 """Functions that have stand-ins for MLX's CPU backend, on either side, against float64."""
 
+import threading
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -76,3 +78,29 @@ def test_snake(alpha, dtype):
     expected = wide + np.sin(a * wide) ** 2 / (a + 1e-9)
     tolerance = {mx.float32: 3e-5, mx.float16: 0.05, mx.bfloat16: 0.4}[dtype]
     assert np.allclose(np.array(found.astype(mx.float32)), expected, rtol=0, atol=tolerance)
+
+
+def test_a_snake_follows_its_weights():
+    x, layer = mx.linspace(-3, 3, 100)[:, None], Snake(1)
+    before = layer(x)
+    layer.update({"alpha": mx.array([3.0])})
+    fresh = Snake(1)
+    fresh.alpha = mx.array([3.0])
+    assert (layer(x) == fresh(x)).all().item() and not (layer(x) == before).all().item()
+    assert list(layer.parameters()) == ["alpha"]
+
+
+def test_what_a_thread_left_uncomputed_is_computed_in_another():
+    x, layer = mx.ones((4, 1)), Snake(1)
+    thread = threading.Thread(target=layer, args=(x,))
+    thread.start()
+    thread.join()
+    assert np.allclose(np.array(layer(x)), 1 + np.sin(1) ** 2)
+
+
+def test_compiled_functions_are_traced_for_each_side():
+    choose = cpu.quicker(lambda x: x - 1)(lambda x: x + 1)
+    twice = cpu.compiled(lambda x: choose(choose(x)))
+    for use, expected in ((True, -2), (False, 2), (True, -2)):
+        with cpu.forced(use):
+            assert twice(mx.zeros(())).item() == expected

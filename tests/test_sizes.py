@@ -1,9 +1,9 @@
-"""The models that benchmarks build have the published sizes."""
+"""The models that benchmarks build have the published sizes, and what they take of kernels."""
 
 import pytest
 from mlx.utils import tree_flatten
 
-from benchmarks import models, networks
+from benchmarks import kernels, models, networks
 
 
 def parameters(network) -> int:
@@ -29,3 +29,12 @@ def test_models(size, widths):
     assert model.hop_length == 1920 and model.config.transformer.dim == widths
     (head,) = [v for k, v in tree_flatten(model.network.parameters()) if k == "proj.noisy.weight"]
     assert head.shape == (widths, 2 * 128)
+
+
+@pytest.mark.parametrize(
+    "dtype, most", [("float32", (328, 120, 121)), ("float16", (378, 121, 123))]
+)
+def test_no_kernel_more(dtype, most):
+    found = kernels.count("ours", "small", dtype)
+    totals = [found[stage].total() for stage in ("evaluation", "encode", "decode")]
+    assert all(total <= bound for total, bound in zip(totals, most, strict=True)), found
