@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,8 @@ def blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
     resampler, rate, empty = None, sample_rate, True
     for block, given in decoded(path):
         empty = empty and not len(block)
-        mono = sound(block.mean(axis=1), path)
+        with np.errstate(over="ignore", invalid="ignore"):  # which are refused in a sentence
+            mono = sound(block.mean(axis=1), path)
         if given != rate:  # at the beginning, or where streams of several rates were joined
             if resampler is not None:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -159,9 +160,23 @@ def plain(path: Path) -> soundfile.SoundFile | None:
         return None
     # a wav written to a pipe may say that it holds nothing
     if file.subtype.startswith(PLAIN) and file.frames:
+        if start.startswith(b"fLaC"):
+            check_rate(path, file)
         return file
     file.close()
     return None
+
+
+def check_rate(path: Path, file: soundfile.SoundFile) -> None:
+    """A FLAC tells its rate twice: in its header, and in every frame, where FFmpeg reads it."""
+    with opened(path) as container:
+        frame = next(container.decode(audible(container, path)), None)
+        if frame is not None and frame.sample_rate != file.samplerate:
+            file.close()
+            raise SAMAudioError(
+                f"{path} is damaged: its header tells {file.samplerate} Hz, its sound "
+                f"{frame.sample_rate} Hz"
+            )
 
 
 def decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
@@ -422,16 +437,20 @@ def sound_file(path: Path, sample_rate: int, kind: str, subtype: str) -> soundfi
 
 def write(path: str | Path, samples: np.ndarray, sample_rate: int) -> str | None:
     """Write (T,) whole or not at all. Returns the notice of a peak above full scale, if any."""
-    (notice,) = write_all({path: samples}, sample_rate)
+    (notice,) = write_all([(path, samples)], sample_rate)
     return notice
 
 
-def write_all(sounds: Mapping[str | Path, np.ndarray], sample_rate: int) -> list[str | None]:
+def write_all(
+    sounds: Sequence[tuple[str | Path, np.ndarray]], sample_rate: int
+) -> list[str | None]:
     """The same for several files, which appear together."""
-    paths = [writable(path, SUBTYPES) for path in sounds]
+    paths = [writable(path, SUBTYPES) for path, _ in sounds]
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise SAMAudioError(f"target and residual cannot both be {paths[0]}")
     notices = []
     with whole(*paths) as parts:
-        for part, path, samples in zip(parts, paths, sounds.values(), strict=True):
+        for part, path, (_, samples) in zip(parts, paths, sounds, strict=True):
             writer = Writer(part, path, sample_rate, len(samples))
             try:
                 writer.write(samples)

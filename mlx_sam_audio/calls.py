@@ -14,6 +14,7 @@ from numbers import Integral, Real
 import mlx.core as mx
 import numpy as np
 
+from .audio import RATES
 from .device import guard_kernels
 from .errors import SAMAudioError, shown
 from .video import MaskedVideo
@@ -55,6 +56,14 @@ def is_array(value: object) -> bool:
         return np.asarray(value).dtype.kind in "fiub"
     except (ValueError, TypeError, OverflowError):
         return False
+
+
+def is_rate(value: object) -> bool:
+    return is_whole(value) and value in RATES
+
+
+def is_samples(value: object) -> bool:
+    return is_array(value) and getattr(value, "dtype", None) != mx.bfloat16
 
 
 def is_audio(value: object) -> bool:
@@ -102,6 +111,7 @@ KINDS = {  # of arguments by name, in all public methods
     "descriptions": (either(is_text, is_list(is_text)), "strings of Unicode characters"),
     "gap": (is_number, "seconds"),
     "gate": (is_flag, "True or False"),
+    "latents": (is_array, "an array of a codec's latents"),
     "max_memory": (optional(is_whole), "a number of bytes, or None"),
     "message": (optional(is_array), "an array of zeros and ones, or None"),
     "method": (is_text, "the name of a solver"),
@@ -114,7 +124,7 @@ KINDS = {  # of arguments by name, in all public methods
     "ranker": (is_ranker, "a ranker's name, names with weights, or a function"),
     "residual": (is_text, "a word"),
     "revision": (optional(is_text), "a branch, tag or commit, or None"),
-    "sample_rate": (is_whole, "samples a second"),
+    "sample_rate": (optional(is_rate), f"{RATES[0]} to {RATES[-1]} Hz, or None"),
     "samples": (optional(is_list(is_whole)), "lengths in samples, or None"),
     "smallest": (is_number, "seconds"),
     "spans": (optional(is_list(anything)), "a list of spans"),
@@ -127,7 +137,10 @@ KINDS = {  # of arguments by name, in all public methods
     "watermark": (is_flag, "True or False"),
     "window": (optional(is_number), "seconds"),
 }
-SOUNDS = is_array, "an array of samples"
+SOUNDS = is_samples, "an array of samples that NumPy knows"
+RATE = is_rate, f"{RATES[0]} to {RATES[-1]} Hz"
+PATH = is_path, "a path"
+NO_PATH = optional(is_path), "a path, or None"
 guards = threading.local()
 process: dict[str, int] = {}  # in which MLX was used; its threads do not survive a fork
 

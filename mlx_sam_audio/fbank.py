@@ -11,6 +11,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from . import audio
+
 SAMPLE_RATE = 16_000
 CLIP = 2  # seconds
 CLIPS = 3
@@ -18,6 +20,7 @@ WINDOW, HOP, FFT = 400, 160, 512  # samples
 MELS, LOWEST = 128, 20.0  # from that many Hz up to half the sample rate
 FRAMES = 204  # of a clip; what its windows leave is padded
 MEAN, STD = -4.268, 9.138  # of log energies, in the data that it was trained on
+LARGEST = 2**20  # values in a resampling kernel, which odd rates would make gigabytes
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling kernel
 
 
@@ -47,6 +50,8 @@ def resample(waves: np.ndarray, sample_rate: int) -> np.ndarray:
     old, new = sample_rate // common, SAMPLE_RATE // common
     if old == new:
         return waves.astype(np.float32)  # a copy
+    if old * new > LARGEST:  # 44.1 kHz makes 70,560
+        return audio.resample(waves.astype(np.float32), sample_rate, SAMPLE_RATE)
     taps, before = kernel(old, new)
     length = waves.shape[1]
     periods = -(-length // old)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import fbank, load
-from .calls import SOUNDS, anything, public
+from .calls import RATE, SOUNDS, either, is_video, public
 from .config import ImageBindConfig
 from .errors import SAMAudioError
 from .imagebind_network import IMAGE, PAIR, ImageBindNetwork
@@ -24,6 +24,10 @@ FRAME_RATE = 25  # of SAM-Audio's latents: the pictures among which it chooses
 CLIPS, CROPS = 5, 3  # of a video, of a picture
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
+
+
+def is_frames(value: object) -> bool:
+    return isinstance(value, np.ndarray)
 
 
 class ImageBind:
@@ -43,7 +47,11 @@ class ImageBind:
         )
         return cls(config, network)
 
-    @public(candidates=SOUNDS, video=(anything, ""))
+    @public(
+        candidates=SOUNDS,
+        sample_rate=RATE,
+        video=(either(is_video, is_frames), "a MaskedVideo, or frames"),
+    )
     def __call__(
         self, candidates: np.ndarray, sample_rate: int, video: MaskedVideo | np.ndarray
     ) -> np.ndarray:

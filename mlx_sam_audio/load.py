@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import cpu, manifest, memory
 from .config import ModelConfig, Stored
-from .errors import SAMAudioError, note
+from .errors import SAMAudioError, note, shown
 from .files import reason
 from .network import Network
 from .quantise import quantise
@@ -76,6 +76,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
 
 def expanded(name: str | Path) -> Path:
     """A path, ~ replaced. Raises SAMAudioError for what can be none on this system."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise SAMAudioError(f"name must be a path or a model's name, not {shown(name)}")
     try:
         path = Path(name).expanduser()
         path.lstat()

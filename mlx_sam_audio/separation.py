@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import audio as audio_files
+from .calls import NO_PATH, PATH, check
 from .errors import SAMAudioError
 from .presence import Presence, gated, measured
 from .prompts import Span
@@ -43,11 +44,11 @@ class Separation:
 
     def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
-        if residual is not None and Path(target).resolve() == Path(residual).resolve():
-            raise SAMAudioError(f"target and residual cannot both be {target}")
-        stems = {target: self.target} | ({} if residual is None else {residual: self.residual})
-        sounds = {path: np.array(stem) for path, stem in stems.items()}
-        written = audio_files.write_all(sounds, self.sample_rate)
+        check(dict(target=target, residual=residual), dict(target=PATH, residual=NO_PATH))
+        stems = [(target, np.array(self.target)), (residual, np.array(self.residual))]
+        written = audio_files.write_all(
+            [(path, stem) for path, stem in stems if path is not None], self.sample_rate
+        )
         return [notice for notice in written if notice]
 
 
