@@ -5,7 +5,7 @@ facebookresearch/perception_models (core/vision_encoder/config.py).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,10 +49,6 @@ TEXT_LEFT_OUT = {
     r"encoder\.embed_tokens\.": "a copy of `shared`",
 }
 
-TOWERS = {  # sizes that the checkpoint only names
-    "PE-Core-L14-336": dict(patch_size=14, width=1024, layers=24, heads=16),
-    "PE-Tiny": dict(patch_size=8, width=16, layers=1, heads=2),  # of tests/golden
-}
 TEXT_ENCODERS = tuple(
     f"{owner}t5-{size}" for owner in ("", "google-t5/") for size in ("small", "base", "large")
 )
@@ -88,13 +84,33 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Tower:
+    patch_size: Width
+    width: Width
+    layers: Layers
+    heads: Heads
+
+
+TOWERS = {"PE-Core-L14-336": Tower(patch_size=14, width=1024, layers=24, heads=16)}
+
+
+@dataclass(frozen=True)
 class Vision:
     dim: Width = 1024
     batch_size: Any = 300
-    name: Literal["PE-Core-L14-336", "PE-Tiny"] = "PE-Core-L14-336"
+    name: Annotated[str, 1, 255] = "PE-Core-L14-336"
     normalize_feature: Literal[True] = True
     interpolation_mode: Literal["BICUBIC"] = "BICUBIC"
     image_size: Width = 336
+    tower: Tower | None = None  # ours: sizes of a tower that the name does not tell
+
+    def wrong(self) -> Wrong:
+        names = ", ".join(TOWERS)
+        return {
+            f"name is {self.name!r}, expected {names}, or another with its sizes as tower": (
+                (self.name in TOWERS) == (self.tower is not None)
+            )
+        }
 
 
 @dataclass(frozen=True)
@@ -278,13 +294,13 @@ def config(
 
 
 def vision_config(vision: Vision) -> VisionConfig:
-    tower = TOWERS[vision.name]
+    tower = vision.tower or TOWERS[vision.name]
     return VisionConfig(
         dim=vision.dim,
         image_size=vision.image_size,
         pool_heads=8,
-        mlp_dim=4 * tower["width"],
-        **tower,
+        mlp_dim=4 * tower.width,
+        **asdict(tower),
     )
 
 

@@ -1,5 +1,6 @@
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.parity import TINY, Golden, relative_error
+from benchmarks.parity import TINY, Golden, relative_error, visual_goldens
 from convert.command import convert
 from convert.folder import write_json
+from convert.sam_audio import TOWERS
+from convert.torch_file import TorchWeights
 from mlx_sam_audio import SAMAudio, SAMAudioError, cpu
 from mlx_sam_audio.network import Network
 from mlx_sam_audio.schema import read_json
@@ -21,15 +24,86 @@ os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        "--goldens", type=Path, default=TINY.parent, help="others like tests/golden, for -m parity"
+    )
     parser.addoption("--model", help="a converted model, for -m weights")
     parser.addoption("--golden", help="its golden.safetensors, for -m weights")
 
 
+def pytest_configure(config):
+    goldens = config.getoption("goldens")
+    if not any(goldens.glob("*/golden.safetensors")):
+        raise pytest.UsageError(f"--goldens: {goldens} holds no */golden.safetensors")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Goldens that are not ours are for the tests that take all sizes from them."""
+    goldens = config.getoption("goldens")
+    if goldens == TINY.parent:
+        return
+    parity = [item for item in items if item.get_closest_marker("parity")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in parity])
+    items[:] = parity
+    for item in parity:
+        if not (goldens / about(item.module) / "golden.safetensors").exists():
+            reason = f"{goldens} holds no goldens of {about(item.module)}"
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_generate_tests(metafunc):
+    """Runs a test for all that its module's FROM_GOLDENS finds in what the goldens tell."""
+    path = metafunc.config.getoption("goldens") / about(metafunc.module)
+    for name, found in getattr(metafunc.module, "FROM_GOLDENS", {}).items():
+        if name in metafunc.fixturenames:
+            here = (path / "golden.safetensors").exists()
+            metafunc.parametrize(name, list(found(told(path))) if here else [None])
+
+
+def about(module) -> str:
+    """The folder of goldens that a test module is about: its ORIGINAL's, or else SAM-Audio's."""
+    return getattr(module, "ORIGINAL", TINY).name
+
+
+def told(folder: Path) -> dict:
+    """What is said about the goldens in a folder."""
+    if folder.name == TINY.name:
+        return Golden(folder / "golden.safetensors").meta
+    return read_json(folder / "golden.json")
+
+
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory) -> Callable[[str], Path]:
-    """The model folder of a checkpoint of tests/golden, by name, through the real converter."""
+def goldens(pytestconfig, tmp_path_factory) -> Path:
+    """The folder of --goldens. If SAM-Audio's does not tell the sizes of its vision tower, which
+    the converter needs, links to it beside a config.json that does."""
+    folder = pytestconfig.getoption("goldens").resolve()
+    config = read_json(folder / "tiny/config.json") if (folder / "tiny").exists() else {}
+    vision = config.get("vision_encoder")
+    if not vision or vision["name"] in TOWERS or "tower" in vision:
+        return folder
+    vision["tower"] = tower(folder / "tiny" / "checkpoint.pt")
+    links = tmp_path_factory.mktemp("goldens")
+    for path in (*folder.iterdir(), *(folder / "tiny").iterdir()):
+        link = links / path.relative_to(folder)
+        link.mkdir() if path == folder / "tiny" else link.symlink_to(path)
+    (links / "tiny" / "config.json").unlink()
+    write_json(links / "tiny" / "config.json", config)
+    return links
+
+
+def tower(path: Path) -> dict[str, int]:
+    """Sizes of a checkpoint's vision tower. Heads show in no shape: two, as make_golden.py's."""
+    shapes = TorchWeights(path).shapes
+    width, _, patch_size, _ = shapes["vision_encoder.model.visual.conv1.weight"]
+    layers = sum(bool(re.search(r"\.visual\..*\.\d+\.ln_1\.bias$", name)) for name in shapes)
+    return dict(patch_size=patch_size, width=width, layers=layers, heads=2)
+
+
+@pytest.fixture(scope="session")
+def converted(goldens, tmp_path_factory) -> Callable[[str], Path]:
+    """The model folder of a checkpoint among the goldens, by name, through the real converter."""
     models = tmp_path_factory.mktemp("models")
-    return functools.cache(lambda name: convert(str(TINY.parent / name), models / name))
+    return functools.cache(lambda name: convert(str(goldens / name), models / name))
 
 
 @pytest.fixture(scope="module", params=["metal", "cpu"])
@@ -75,9 +149,9 @@ def fresh_tiny(tiny_folder) -> SAMAudio:
 
 
 @pytest.fixture(scope="module")
-def original(request) -> Path:
-    """The folder of tests/golden that a test module is about: its ORIGINAL, or else SAM-Audio's."""
-    return getattr(request.module, "ORIGINAL", TINY)
+def original(request, goldens) -> Path:
+    """The folder of goldens that a test module is about."""
+    return goldens / about(request.module)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +163,18 @@ def folder(original, converted) -> Path:
 def golden(original) -> Golden | dict[str, mx.array]:
     """What the original computes; SAM-Audio's file says itself what is in it."""
     path = original / "golden.safetensors"
-    return Golden(path) if original == TINY else mx.load(str(path))
+    return Golden(path) if original.name == TINY.name else mx.load(str(path))
+
+
+@pytest.fixture(scope="module")
+def seen(original) -> Golden:
+    """What the original computes where it sees a video."""
+    return visual_goldens(original / "golden.safetensors") or pytest.skip("none with a video")
 
 
 @pytest.fixture(scope="module")
 def meta(original) -> dict:
-    """What golden.json says about it."""
-    return read_json(original / "golden.json")
+    return told(original)
 
 
 @pytest.fixture(scope="module")

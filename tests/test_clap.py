@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +19,6 @@ from mlx_sam_audio.htsat import bicubic
 
 ORIGINAL = Path(__file__).parent / "golden" / "clap"
 WEIGHTS = "630k-best.pt"
-STAGES = ("patches", "stage0", "stage1", "stage2", "stage3")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,9 @@ def clap(folder) -> CLAP:
 
 @pytest.fixture(scope="module")
 def waves(golden) -> list[np.ndarray]:
-    """Two items of three candidates, and ten seconds."""
-    items = [np.array(golden[f"input.item{i}"], np.float32) / 128 for i in range(2)]
+    """Items of several candidates each, and ten seconds."""
+    names = sorted(name for name in golden if name.startswith("input.item"))
+    items = [np.array(golden[name], np.float32) / 128 for name in names]
     part = np.array(golden["input.ten_seconds"], np.float32) / 128
     return [*items, np.concatenate([part, part[::-1]] * 2)[None]]
 
@@ -44,14 +45,22 @@ def mel(clap, clips) -> mx.array:
     return clap.network.audio_branch.logmel_extractor(clips[0][:1])
 
 
+@pytest.fixture(scope="module")
+def near_part(golden, near) -> Callable[[mx.array, str], bool]:
+    """Compares with goldens that hold every so many rows only."""
+    return lambda x, name: near(x[:: -(-len(x) // len(golden[name]))], name)
+
+
+@pytest.mark.parity
 def test_sixteen_bits(clips, golden):
-    steps = np.round(np.array(clips[0][0, :4000]) * 32767).astype(np.int16)
+    steps = np.round(np.array(clips[0][0, : golden["quantised"].size]) * 32767).astype(np.int16)
     assert np.array_equal(steps, golden["quantised"])
 
 
-def test_log_mel(clap, clips, mel, near):
-    assert near(mel[0, ::4], "mel.short")
-    assert near(clap.network.audio_branch.logmel_extractor(clips[2])[0, ::4], "mel.ten_seconds")
+@pytest.mark.parity
+def test_log_mel(clap, clips, mel, near_part):
+    assert near_part(mel[0], "mel.short")
+    assert near_part(clap.network.audio_branch.logmel_extractor(clips[-1])[0], "mel.ten_seconds")
 
 
 def test_stretching():
@@ -63,21 +72,25 @@ def test_stretching():
     assert relative_error(bicubic(1001, 1024), expected[0, 0].numpy()) < 1e-6
 
 
-def test_stages(clap, mel, near):
+@pytest.mark.parity
+def test_stages(clap, mel, near, near_part):
     branch = clap.network.audio_branch
     x = branch.patch_embed(branch.fold(mel))
-    for name, step in zip(STAGES, (8, 4, 4, 4, 4), strict=True):
-        x = x if name == "patches" else branch.layers[int(name[-1])](x)
-        assert near(x[0].flatten(0, 1)[::step], f"htsat.{name}")
+    assert near_part(x[0].flatten(0, 1), "htsat.patches")
+    for i, layer in enumerate(branch.layers):
+        x = layer(x)
+        assert near_part(x[0].flatten(0, 1), f"htsat.stage{i}")
     assert near(branch.tokens(mel)[0], "htsat.tokens")
 
 
+@pytest.mark.parity
 def test_audio_embeddings(clap, clips, near):
     pooled = mx.concatenate([clap.network.audio_branch(item) for item in clips])
     assert near(pooled, "audio.pooled")
     assert near(clap.network.audio_projection(pooled), "audio.embeddings")
 
 
+@pytest.mark.parity
 def test_text(clap, golden, meta, near):
     tokens, mask = clap.tokenizer(meta["prompts"])
     length = tokens.shape[1]
@@ -87,6 +100,7 @@ def test_text(clap, golden, meta, near):
     assert near(clap.network.embed_text(tokens, mask), "text.embeddings")
 
 
+@pytest.mark.parity
 def test_scores(clap, waves, meta, near):
     rows = zip(waves, meta["prompts"], strict=False)
     assert near(np.stack([clap(candidates, text) for candidates, text in rows]), "scores")

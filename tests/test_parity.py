@@ -8,6 +8,7 @@ from convert.command import convert
 from mlx_sam_audio import SAMAudio, ode
 
 pytestmark = pytest.mark.usefixtures("side")
+FROM_GOLDENS = {"name": lambda meta: meta["cases"]}
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +16,16 @@ def tiny(side, tiny_folder) -> SAMAudio:
     return SAMAudio.from_pretrained(tiny_folder)
 
 
+@pytest.mark.parity
 def test_stages(tiny, golden):
     errors = parity.stages(tiny, golden)
-    assert max(errors.values()) <= 1e-5, errors
+    assert max(errors.values()) <= golden.tolerances["stage"], errors
 
 
-@pytest.mark.parametrize("name", ["batch.text", "batch.span", "euler", "uneven", "rk4", "single"])
+@pytest.mark.parity
 def test_solver_states(tiny, golden, name):
+    if f"state.{name}" not in golden:
+        pytest.skip(f"these goldens hold only waveforms of {name}")
     case = golden.meta["cases"][name]
     waves, prompts, spans = parity.inputs(golden)
     items = case["items"]
@@ -35,12 +39,13 @@ def test_solver_states(tiny, golden, name):
     options = parity.solver_options(case)
     plan = ode.plan(**options)
     *_, state = ode.integrate(tiny.field(condition, plan), noise, plan)
-    assert parity.relative_error(state, expected) <= 1e-5
+    assert parity.relative_error(state, expected) <= golden.tolerances["stage"]
 
 
+@pytest.mark.parity
 def test_waveforms(tiny, golden):
     errors = parity.waveforms(tiny, golden)
-    assert len(errors) == 10 and max(errors.values()) <= 1e-4, errors
+    assert max(errors.values()) <= golden.tolerances["waveform"], errors
 
 
 def velocity_error(model, golden, name="text") -> float:

@@ -5,6 +5,9 @@ do with video goes to vision.safetensors.
 
     python make_golden.py tiny
         a tiny checkpoint with random weights, and its goldens
+    python make_golden.py DIR/tiny --seed 3 --samples 50000 30000 --prompt rain --prompt "a bell" \
+        --sizes '{"transformer": {"n_layers": 3}, "vision_encoder": {"tower": {"layers": 2}}}'
+        others, for pytest -m parity --goldens DIR
     python make_golden.py OUT --checkpoint facebook/sam-audio-small --device cuda
         goldens of a real checkpoint; convert the same one on a Mac and compare with
         pytest -m weights --model MODEL --golden OUT/golden.safetensors
@@ -22,7 +25,6 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-SEED = 7
 PROMPTS = ["dog barking", "A man speaking while rain falls on gravel"]
 TEXT = """A man speaking while a dog barks. Piano playing. Drums. Rain falls heavily on the ground.
 Woman singing, acoustic guitar, crowd cheering; car horn honking; birds chirping; thunder rolls.
@@ -39,6 +41,7 @@ TINY = dict(
     vision_encoder=dict(
         dim=16, batch_size=4, name="PE-Tiny", normalize_feature=True,
         interpolation_mode="BICUBIC", image_size=32,
+        tower=dict(patch_size=8, width=16, layers=1, heads=2),  # which the reference looks up
     ),
     transformer=dict(
         dim=48, n_heads=4, n_layers=2, multiple_of=16, context_dim=48,
@@ -106,7 +109,15 @@ class LocalT5(torch.nn.Module):
         return self.model(input_ids=tokens, attention_mask=mask).last_hidden_state, mask.bool()
 
 
-def build_tiny(folder: Path):
+def merged(sizes: dict, changes: dict) -> dict:
+    """Sizes with some of them changed, at any depth. Raises KeyError for what is no size."""
+    return sizes | {
+        key: merged(sizes[key], value) if isinstance(sizes[key], dict) else value
+        for key, value in changes.items()
+    }
+
+
+def build_tiny(folder: Path, sizes: dict, seed: int):
     """The reference's model at tiny sizes with random weights, saved as Meta saves it."""
     import dacvae.model.dacvae as dac
     from core.vision_encoder import config as pe
@@ -115,23 +126,24 @@ def build_tiny(folder: Path):
 
     # widths that are constants in the reference follow a small decoder
     watermarker, decoder_init = dac.Watermarker, dac.Decoder.__init__
-    width = TINY["audio_codec"]["decoder_dim"]
+    width = sizes["audio_codec"]["decoder_dim"]
     dac.Watermarker = lambda *args, **kw: watermarker(*args, **{**kw, "hidden": width // 3})
     dac.Decoder.__init__ = lambda self, *args: decoder_init(
         self, *args, wm_channels=width // 3 // 16
     )
-    dim = TINY["vision_encoder"]["dim"]
-    pe.PE_VISION_CONFIG["PE-Tiny"] = pe.PEConfig(
-        image_size=32, patch_size=8, width=dim, layers=1, heads=2, mlp_ratio=4.0, output_dim=dim,
-        use_cls_token=True, use_rope2d=True, pool_type="attn",
+    vision = dict(sizes["vision_encoder"])
+    pe.PE_VISION_CONFIG[vision["name"]] = pe.PEConfig(
+        **vision.pop("tower"), image_size=vision["image_size"], mlp_ratio=4.0,
+        output_dim=vision["dim"], use_cls_token=True, use_rope2d=True, pool_type="attn",
     )  # fmt: skip
-    pe.PE_TEXT_CONFIG["PE-Tiny"] = pe.PETextConfig(
-        context_length=8, width=16, heads=2, layers=1, output_dim=dim, vocab_size=64
+    pe.PE_TEXT_CONFIG[vision["name"]] = pe.PETextConfig(
+        context_length=8, width=16, heads=2, layers=1, output_dim=vision["dim"], vocab_size=64
     )
     reference.T5TextEncoder = LocalT5
 
-    torch.manual_seed(SEED)
-    model = reference.SAMAudio(SAMAudioConfig(**json.loads(json.dumps(TINY)))).eval()
+    torch.manual_seed(seed)
+    config = json.loads(json.dumps({**sizes, "vision_encoder": vision}))
+    model = reference.SAMAudio(SAMAudioConfig(**config)).eval()
     randomise(model)
     with torch.no_grad():  # latents and waveforms of an everyday level, so that tanh is not flat
         model.transformer.output.weight *= 0.1
@@ -141,14 +153,14 @@ def build_tiny(folder: Path):
     (folder / "t5").mkdir(exist_ok=True)
     model.text_encoder.model.save_pretrained(folder / "t5")
     (folder / "t5" / "spiece.model").write_bytes(model.text_encoder.pieces)
-    (folder / "config.json").write_text(json.dumps(TINY, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("text_encoder.")}
     torch.save(state, folder / "checkpoint.pt")
     return model
 
 
-def sounds(lengths: list[int], rate: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(SEED)
+def sounds(lengths: list[int], rate: int, seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
     waves = []
     for i, length in enumerate(lengths):
         t = np.arange(length) / rate
@@ -157,29 +169,30 @@ def sounds(lengths: list[int], rate: int) -> list[np.ndarray]:
     return waves
 
 
-def goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
+def goldens(model, prompts, lengths: list[int], seed: int, device: str) -> tuple[dict, dict]:
     from sam_audio.processor import SAMAudioProcessor
 
     codec, hop, rate = model.audio_codec, int(model.audio_codec.hop_length), model.sample_rate
     process = SAMAudioProcessor(audio_hop_length=hop, audio_sampling_rate=rate)
-    waves = sounds(lengths, rate)
-    seconds = [length / rate for length in lengths]
+    waves = sounds(lengths, rate, seed)
+    parts = [[("+", 0.1, 0.4), ("-", 0.6, 0.8)], [("+", 0.25, 0.7)]]
     spans = [
-        [["+", 0.1 * seconds[0], 0.4 * seconds[0]], ["-", 0.6 * seconds[0], 0.8 * seconds[0]]],
-        [["+", 0.25 * seconds[1], 0.7 * seconds[1]]],
+        [[sign, start * length / rate, end * length / rate] for sign, start, end in parts[i % 2]]
+        for i, length in enumerate(lengths)
     ]
+    everyone = list(range(len(lengths)))
 
     def batch(prompt: str, items: list[int]):
         return process(
-            [PROMPTS[i] for i in items],
+            [prompts[i] for i in items],
             [torch.tensor(waves[i])[None] for i in items],
             anchors=[spans[i] for i in items] if prompt == "span" else None,
         ).to(device)
 
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     out = {f"input.audio.{i}": torch.tensor(wave) for i, wave in enumerate(waves)}
-    plain = batch("text", [0, 1])
-    out["text.features"], out["text.mask"] = model.text_encoder(PROMPTS)
+    plain = batch("text", everyone)
+    out["text.features"], out["text.mask"] = model.text_encoder(prompts)
     latents = codec(plain.audios)  # (B, C, N)
     out["codec.latents"] = latents.transpose(1, 2)
 
@@ -197,17 +210,17 @@ def goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
     time = torch.linspace(0.1, 0.8, len(waves)).to(device)
     out["input.noise"], out["input.time"] = noise, time
     for name in ("text", "span"):
-        inputs = model._get_forward_args(batch(name, [0, 1]))
+        inputs = model._get_forward_args(batch(name, everyone))
         out[f"velocity.{name}"] = model(noisy_audio=noise, time=time, **inputs)
 
     # name: prompt, items, method, step size, whether to keep the waveforms
     cases = {
-        "single": ("span", [1], "midpoint", 2 / 32, True),
-        "batch.text": ("text", [0, 1], "midpoint", 2 / 32, True),
-        "batch.span": ("span", [0, 1], "midpoint", 2 / 32, True),
-        "euler": ("text", [0, 1], "euler", 1 / 16, False),
-        "uneven": ("text", [0, 1], "euler", 0.3, False),
-        "rk4": ("text", [0, 1], "rk4", 1 / 4, False),
+        "single": ("span", everyone[-1:], "midpoint", 2 / 32, True),
+        "batch.text": ("text", everyone, "midpoint", 2 / 32, True),
+        "batch.span": ("span", everyone, "midpoint", 2 / 32, True),
+        "euler": ("text", everyone, "euler", 1 / 16, False),
+        "uneven": ("text", everyone, "euler", 0.3, False),
+        "rk4": ("text", everyone, "rk4", 1 / 4, False),
     }
     decode = codec.decode
     for case, (prompt, items, method, step, waveforms) in cases.items():
@@ -225,26 +238,27 @@ def goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
     codec.decode = decode
     keys = ("prompt", "items", "method", "step_size", "waveforms")
     meta = dict(
-        prompts=PROMPTS,
+        prompts=prompts,
         spans=spans,
         cases={name: dict(zip(keys, case, strict=True)) for name, case in cases.items()},
     )
     return out, meta
 
 
-def vision_goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
+def vision_goldens(model, prompts, lengths, seed: int, device: str) -> tuple[dict, dict]:
     """Frames, masked as the reference masks them, and all that follows from them."""
     from sam_audio import processor
 
     codec, hop, rate = model.audio_codec, int(model.audio_codec.hop_length), model.sample_rate
     process = processor.SAMAudioProcessor(audio_hop_length=hop, audio_sampling_rate=rate)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     size, out, videos = model.vision_encoder.image_size, {}, []
-    for i, (count, height, width) in enumerate([(7, 11, 9), (5, 6, 7)]):
+    for i in range(len(lengths)):  # shrunk, and enlarged
+        count, height, width = [(7, 11, 9), (5, 6, 7)][i % 2]
         shape = (count, 3, size * height // 8, size * width // 8)
         frames = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         mask = torch.zeros(count, 1, *shape[2:], dtype=torch.bool)
-        mask[:, :, shape[2] // 4 : shape[2] // 2, i * shape[3] // 3 :] = True
+        mask[:, :, shape[2] // 4 : shape[2] // 2, i % 3 * shape[3] // 3 :] = True
         (masked,) = process.mask_videos([frames], [mask])
         out[f"input.frames.{i}"], out[f"input.mask.{i}"] = frames, mask[:, 0]
         out[f"masked.{i}"] = masked
@@ -270,7 +284,9 @@ def vision_goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
     out["input.times"] = times
 
     batch = process(
-        PROMPTS, [torch.tensor(wave)[None] for wave in sounds(lengths, rate)], masked_videos=videos
+        prompts,
+        [torch.tensor(wave)[None] for wave in sounds(lengths, rate, seed)],
+        masked_videos=videos,
     ).to(device)
     inputs = model._get_forward_args(batch)
     out["features"] = inputs["masked_video_features"].transpose(1, 2)
@@ -287,7 +303,7 @@ def vision_goldens(model, lengths: list[int], device: str) -> tuple[dict, dict]:
     for i, length in enumerate(lengths):
         out[f"target.{i}"] = result.target[i][:length]
         out[f"residual.{i}"] = result.residual[i][:length]
-    return out, dict(prompts=PROMPTS, method="euler", steps=8)
+    return out, dict(prompts=prompts, method="euler", steps=8)
 
 
 def save(path: Path, tensors: dict, meta: dict) -> None:
@@ -303,19 +319,39 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", help="a real checkpoint: folder or hub repo")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=7, help="of weights and inputs")
+    parser.add_argument("--prompt", action="append", help="one for each clip")
+    parser.add_argument("--samples", type=int, nargs="+", help="length of each clip")
+    parser.add_argument(
+        "--sizes", type=json.loads, default={}, help="what differs from TINY, as JSON"
+    )
+    parser.add_argument(
+        "--tolerances",
+        type=json.loads,
+        default={},
+        help='relative L2 errors to allow, as JSON, if not {"stage": 1e-5, "waveform": 1e-4}',
+    )
     options = parser.parse_args()
+    prompts = options.prompt or PROMPTS
+    if options.samples and len(options.samples) != len(prompts):
+        parser.error("give a length for each prompt")
     options.out.mkdir(parents=True, exist_ok=True)
     if options.checkpoint:
         from sam_audio import SAMAudio
 
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         model = SAMAudio.from_pretrained(options.checkpoint).eval().to(options.device)
-        lengths = [4 * 48_000, 127_931]
+        longest, shorter = 4 * 48_000, 127_931
     else:
-        model, lengths = build_tiny(options.out), [36_001, 25_931]
+        model = build_tiny(options.out, merged(TINY, options.sizes), options.seed)
+        longest, shorter = 36_001, 25_931
+    lengths = options.samples or [longest] + [shorter] * (len(prompts) - 1)
+    given = (model, prompts, lengths, options.seed, options.device)
     with torch.inference_mode():
-        save(options.out / "golden.safetensors", *goldens(model, lengths, options.device))
-        save(options.out / "vision.safetensors", *vision_goldens(model, lengths, options.device))
+        for name, make in (("golden", goldens), ("vision", vision_goldens)):
+            tensors, meta = make(*given)
+            meta |= {"tolerances": options.tolerances} if options.tolerances else {}
+            save(options.out / f"{name}.safetensors", tensors, meta)
 
 
 if __name__ == "__main__":
