@@ -62,8 +62,13 @@ def is_rate(value: object) -> bool:
     return is_whole(value) and value in RATES
 
 
+def as_array(value: object) -> mx.array:
+    """What `is_array` says of: MLX alone does not take all of it."""
+    return value if isinstance(value, mx.array) else mx.array(np.asarray(value))
+
+
 def is_samples(value: object) -> bool:
-    return is_array(value) and getattr(value, "dtype", None) != mx.bfloat16
+    return is_array(value) and not (isinstance(value, mx.array) and value.dtype == mx.bfloat16)
 
 
 def is_audio(value: object) -> bool:
@@ -135,10 +140,11 @@ KINDS = {  # of arguments by name, in all public methods
     "video": (optional(is_video), "a MaskedVideo, or None"),
     "videos": (optional(is_list(optional(is_video))), "a list of MaskedVideo or None"),
     "watermark": (is_flag, "True or False"),
-    "window": (optional(is_number), "seconds"),
+    "window": (is_number, "seconds"),
 }
 SOUNDS = is_samples, "an array of samples that NumPy knows"
 RATE = is_rate, f"{RATES[0]} to {RATES[-1]} Hz"
+WINDOW = optional(is_number), "seconds, or None"
 PATH = is_path, "a path"
 NO_PATH = optional(is_path), "a path, or None"
 guards = threading.local()

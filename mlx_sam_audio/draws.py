@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from .calls import as_array
 from .config import CodecConfig
 from .errors import SAMAudioError, shown
 from .watermark import BITS
@@ -16,7 +17,7 @@ def noise(
     channels = 2 * codec.codebook_dim
     if given is None:
         return mx.stack([noise_of(seed, frames, channels) for seed in seeds])
-    given, shape = mx.array(given, dtype=mx.float32), (len(seeds), frames, channels)
+    given, shape = as_array(given).astype(mx.float32), (len(seeds), frames, channels)
     if given.shape not in (shape, (1, *shape[1:])):
         raise SAMAudioError(f"noise must be {shape} for this audio, not {given.shape}")
     if not mx.isfinite(given).all().item():
@@ -45,7 +46,7 @@ def message(
     if given is None:
         keys = [mx.random.split(mx.random.key(seed))[1] for seed in seeds]
         return mx.concatenate([mx.random.bernoulli(0.5, (2, BITS), key=key) for key in keys])
-    given = mx.array(given)
+    given = as_array(given)
     if given.shape != shape or not ((given == 0) | (given == 1)).all().item():
         raise SAMAudioError(f"message must be {shape} of zeros and ones, got {given.shape}")
     return given

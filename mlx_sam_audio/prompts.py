@@ -59,7 +59,10 @@ def check_prompt(description: str, spans: Sequence[Span], video: object = None) 
         raise SAMAudioError(f"a description is a string, not {type(description).__name__}")
     if any("\ud800" <= c <= "\udfff" for c in description):
         raise SAMAudioError(f"the description is no Unicode text: {description}")
-    spans = tuple(spans)
+    try:
+        spans = tuple(spans)
+    except TypeError:
+        raise SAMAudioError(f"spans are a list of Span values, not {shown(spans)}") from None
     for span in spans:
         if not isinstance(span, Span):
             raise SAMAudioError(f"spans are Span values, not {span!r}")

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import load
-from .calls import public
+from .calls import WINDOW, as_array, public
 from .config import SpanPredictorConfig
 from .errors import SAMAudioError
 from .modernbert import Tokenizer
@@ -59,7 +59,7 @@ class SpanPredictor:
         )
         return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
 
-    @public
+    @public(window=WINDOW)
     def __call__(
         self,
         latents: mx.array | np.ndarray,
@@ -96,7 +96,7 @@ class SpanPredictor:
             spans.append(Predicted(found, row, rate / hop))
         return spans
 
-    @public
+    @public(window=WINDOW)
     def probabilities(
         self,
         latents: mx.array | np.ndarray,
@@ -112,7 +112,7 @@ class SpanPredictor:
         see at once: 400 s for Meta's) is seen in windows that share `overlap` seconds, over which
         their probabilities are cross-faded.
         """
-        latents = mx.array(latents)
+        latents = as_array(latents)
         latents = latents[None] if latents.ndim == 2 else latents
         descriptions = [descriptions] if isinstance(descriptions, str) else list(descriptions)
         self.check(latents, descriptions, samples)
