@@ -24,7 +24,7 @@ def videos(seen) -> list[MaskedVideo]:
 @pytest.mark.parity
 def test_velocity_and_waveforms(tiny, golden, seen):
     errors = parity.visual(tiny, golden, seen)
-    assert errors["velocity, video"] <= seen.tolerances["stage"]
+    assert errors["velocity, video"] <= seen.tolerances["video"]
     assert errors["waveforms with video, worst"] <= seen.tolerances["waveform"]
     assert parity.velocity_with_video(tiny, golden, seen, [None] * len(parity.videos(seen))) > 1e-2
 

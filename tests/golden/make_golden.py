@@ -329,7 +329,7 @@ def main() -> None:
         "--tolerances",
         type=json.loads,
         default={},
-        help='relative L2 errors to allow, as JSON, if not {"stage": 1e-5, "waveform": 1e-4}',
+        help="relative L2 errors to allow: of stage, video and waveform, as JSON",
     )
     options = parser.parse_args()
     prompts = options.prompt or PROMPTS
