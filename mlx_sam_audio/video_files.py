@@ -146,30 +146,13 @@ def write(
     """The same into `part`, for a file that will be called `output`. sound: consecutive pieces (T,)
     with this peak. Returns what the user must know."""
     silence, loudest = round(sound_start(source) * sample_rate), max(peak, 1.0)
-    kind, codec = WRITTEN[output.suffix.lower()]
+    kind, _ = WRITTEN[output.suffix.lower()]
     with opened(source) as old, writing(output), open(part, "wb") as file:
-        shown, zero = pictures(old, source), beginning(old)
-        heard = next(iter(old.streams.audio), None)
-        texts = described(old, kind)
+        texts, zero = described(old, kind), beginning(old)
         with container(file, "w", format=kind, container_options=options(kind, texts)) as new:
             new.metadata.update(texts)
             copy_chapters(old, new, zero)
-            copies, lacking = {}, []
-            for stream in old.streams:
-                if stream is heard:
-                    voice = spoken(new, codec, sample_rate, heard)
-                elif is_made_again(old, stream):
-                    continue
-                elif (copy := copied(source, stream, new, kind)) is not None:
-                    copies[stream.index] = copy
-                elif stream is shown:
-                    more = "" if kind == "matroska" else ": try .mkv"
-                    what = f"{stream.codec_context.name} video"
-                    raise SAMAudioError(f"{output.suffix} cannot hold {what}{more}")
-                else:
-                    lacking.append(title(stream))
-            if heard is None:
-                voice = spoken(new, codec, sample_rate, heard)
+            voice, copies, lacking = tracks(source, old, new, sample_rate, output)
             blocks = (block / np.float32(loudest) for block in sound)
             voices = encoded(voice, delayed(blocks, silence))
             # in the order of time, or the muxer would have to keep what comes too early
@@ -185,6 +168,33 @@ def write(
         held = f"{kind} cannot hold that, so it was turned down by {decibels}"
         notices.append(f"{output} peaks {decibels} above full scale; {held}")
     return notices
+
+
+def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tuple:
+    """What `new` is made of: a stream for the sound, copies of the other streams by their numbers,
+    and names of those that have none."""
+    from av.stream import Stream
+
+    kind, codec = WRITTEN[output.suffix.lower()]
+    shown, heard = pictures(old, source), next(iter(old.streams.audio), None)
+    voice = None if heard else spoken(new, codec, sample_rate, None)
+    copies, lacking = {}, []
+    for stream in old.streams:
+        if stream is heard:
+            voice = spoken(new, codec, sample_rate, heard)
+        elif type(stream) is Stream:  # PyAV before 17 crashes if asked what it is
+            lacking.append("an unknown track")
+        elif is_made_again(old, stream):
+            continue
+        elif (copy := copied(source, stream, new, kind)) is not None:
+            copies[stream.index] = copy
+        elif stream is shown:
+            more = "" if kind == "matroska" else ": try .mkv"
+            what = f"{stream.codec_context.name} video"
+            raise SAMAudioError(f"{output.suffix} cannot hold {what}{more}")
+        else:
+            lacking.append(title(stream))
+    return voice, copies, lacking
 
 
 @contextlib.contextmanager
