@@ -177,7 +177,6 @@ def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tupl
 
     kind, codec = WRITTEN[output.suffix.lower()]
     shown, heard = pictures(old, source), next(iter(old.streams.audio), None)
-    voice = None if heard else spoken(new, codec, sample_rate, None)
     copies, lacking = {}, []
     for stream in old.streams:
         if stream is heard:
@@ -194,6 +193,8 @@ def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tupl
             raise SAMAudioError(f"{output.suffix} cannot hold {what}{more}")
         else:
             lacking.append(title(stream))
+    if heard is None:
+        voice = spoken(new, codec, sample_rate, heard)
     return voice, copies, lacking
 
 
@@ -211,8 +212,9 @@ def described(old, kind: str) -> dict[str, str]:
     """Title, artist, date, place and so on of a file, as a container of that kind names them."""
     texts = {key: text for key, text in old.metadata.items() if key.lower() not in OF_THE_FILE}
     if kind != "matroska":
-        for key in texts.keys() & OF_THE_CAMERA:
-            texts.setdefault(OF_THE_CAMERA[key], texts.pop(key))
+        for key in list(texts):
+            if key.lower() in OF_THE_CAMERA:
+                texts.setdefault(OF_THE_CAMERA[key.lower()], texts.pop(key))
     if "creation_time" in texts:  # FFmpeg 9 joins what is said twice
         texts["creation_time"] = texts["creation_time"].split(";")[0]
     return texts
@@ -238,7 +240,7 @@ def copy_chapters(old, new, seconds: float) -> None:
         chapters = old.chapters()
         for chapter in chapters:
             ticks = round(seconds / chapter["time_base"])
-            chapter.update(start=chapter["start"] - ticks, end=chapter["end"] - ticks)
+            chapter.update({key: max(chapter[key] - ticks, 0) for key in ("start", "end")})
         new.set_chapters(chapters)
 
 
@@ -299,7 +301,7 @@ def attached(source: str | Path, stream, new):
         return None
     with opened(source) as again:
         packet = next(again.demux(again.streams[stream.index]))
-        return new.add_attachment(*cover, bytes(packet))
+        return new.add_attachment(*cover, bytes(packet)) if packet.size else None
 
 
 def tags(stream, kind: str) -> list[str]:
@@ -364,8 +366,9 @@ def moved(old, copies: dict, seconds: float, path: str | Path) -> Iterator:
             start = packet.dts - ticks if packet.dts is not None else ends.get(index, 0)
             packet.dts = max(start, ends.get(index, start))
             packet.pts = None if packet.pts is None else max(packet.pts - ticks, packet.dts)
-            ends[index] = packet.dts + 1
             packet.stream = copies[index]
+            # Matroska takes two at a time, such as lines of subtitles
+            ends[index] = packet.dts + (packet.stream.container.format.name != "matroska")
             yield packet
 
 
