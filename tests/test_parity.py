@@ -45,6 +45,7 @@ def test_solver_states(tiny, golden, name):
 @pytest.mark.parity
 def test_waveforms(tiny, golden):
     errors = parity.waveforms(tiny, golden)
+    assert len(errors) >= 2 * len(golden.meta["prompts"])
     assert max(errors.values()) <= golden.tolerances["waveform"], errors
 
 
