@@ -282,3 +282,13 @@ def test_a_preview_dims_all_but_the_thing(tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "sketch", lambda axes, title, frame: drawn.append(frame))
     preview.preview(MaskedVideo(ARRAY, MASK), tmp_path / "preview.png")
     assert np.array_equal(drawn[0], np.where(MASK, ARRAY[0], ARRAY[0] // 3))
+
+
+def test_a_preview_goes_on_after_a_fade_in(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(preview, "sketch", lambda axes, title, frame: drawn.append(frame))
+    box = MaskedVideo(clip(tmp_path / "a.mp4"), (30, 10, 50, 20))
+    preview.preview(box, tmp_path / "preview.png")
+    numbers = [round(frame[:, 12, 40].mean() / 8) for frame in drawn]
+    assert numbers == [1, 4, 7, 10, 12, 15, 18, 21, 24]
+    assert all(frame[:, 40, 40].mean() < frame[:, 12, 40].mean() / 2 for frame in drawn)

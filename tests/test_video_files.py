@@ -402,7 +402,7 @@ def test_what_cameras_put_behind_a_picture(tmp_path):
 def test_pictures_for_people(tmp_path):
     path = clip(tmp_path / "a.mp4")
     preview.contact_sheet(path, tmp_path / "sheets" / "sheet.png")
-    preview.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png")
+    preview.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png", 2, 1)
     for name in ("sheets/sheet.png", "preview.png"):
         time, image = video_files.frame_at(tmp_path / name, 0)
         assert image.shape[0] == 3 and min(image.shape[1:]) > 300
