@@ -155,7 +155,7 @@ def plain(path: Path) -> soundfile.SoundFile | None:
     if not start.startswith((b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC")):
         return None
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError:
         return None
     # a wav written to a pipe may say that it holds nothing
@@ -206,12 +206,24 @@ def uncompressed(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[np.nda
                 ) from None
             yield from after(encoded(path), done)
             return
+    if file.format == "FLAC" and packed(path) > done:  # more than its header tells libsndfile
+        yield from after(encoded(path), done)
+        return
     compare(path, done / rate, rate)
+
+
+def packed(path: Path) -> int:
+    """Samples in the frames of a FLAC, without decoding them."""
+    with opened(path) as container:
+        return sum(packet.duration or 0 for packet in container.demux(audible(container, path)))
 
 
 def reachable(path: Path, done: int) -> int:
     """Samples that libsndfile reads before it gives up, `done` or more."""
-    with soundfile.SoundFile(path) as file, contextlib.suppress(soundfile.LibsndfileError):
+    with (
+        soundfile.SoundFile(os.fsencode(path)) as file,
+        contextlib.suppress(soundfile.LibsndfileError),
+    ):
         file.seek(done)
         while len(block := file.read(1024)):
             done += len(block)
@@ -408,7 +420,7 @@ class Writer:
             whole(self._part) as (flac,),
             sound_file(flac, self._sample_rate, "FLAC", "PCM_24") as file,
         ):
-            for block in soundfile.blocks(self._part, BLOCK, dtype="float32"):
+            for block in soundfile.blocks(os.fsencode(self._part), BLOCK, dtype="float32"):
                 file.write(gain * block)
 
     def _guard(self, action):
@@ -429,7 +441,7 @@ def disk_is_full(folder: Path) -> bool:
 
 def sound_file(path: Path, sample_rate: int, kind: str, subtype: str) -> soundfile.SoundFile:
     """A mono file to write; the same samples give the same bytes, whenever they are written."""
-    file = soundfile.SoundFile(path, "w", sample_rate, 1, subtype=subtype, format=kind)
+    file = soundfile.SoundFile(os.fsencode(path), "w", sample_rate, 1, subtype=subtype, format=kind)
     # the PEAK chunk, which holds the time of writing, can only be left out through libsndfile
     soundfile._snd.sf_command(file._file, ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
     return file

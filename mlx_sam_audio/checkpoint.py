@@ -67,6 +67,8 @@ def digest(*values) -> str:
     sha = hashlib.sha256()
     for value in values:
         arrays = isinstance(value, (np.ndarray, mx.array))
+        if arrays:
+            sha.update(repr((value.shape, str(value.dtype))).encode())
         sha.update(np.ascontiguousarray(value) if arrays else repr(value).encode())
         sha.update(b"\0")
     return sha.hexdigest()

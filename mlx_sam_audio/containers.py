@@ -24,7 +24,13 @@ class Unnamed:
     """A file without its name, from which FFmpeg would guess formats and protocols."""
 
     def __init__(self, file):
-        self.read, self.write, self.seek, self.tell = file.read, file.write, file.seek, file.tell
+        self.read, self.write, self.tell, self._seek = file.read, file.write, file.tell, file.seek
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        try:
+            return self._seek(position, whence)
+        except (OSError, ValueError):  # a header points outside the file
+            return -1
 
 
 def container(file, mode: str = "r", **options):
