@@ -1,7 +1,6 @@
 """Mutated checkpoints through the converter, mutated model folders through the loader."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, load, manifest
+from mlx_sam_audio import MaskedVideo, SAMAudio, load, manifest
 from mlx_sam_audio.clap import CLAP
 from mlx_sam_audio.imagebind import ImageBind
 from mlx_sam_audio.judge import Judge
@@ -29,6 +28,7 @@ CLASSES = dict(tiny=SAMAudio, judge=Judge, clap=CLAP, pe_a_frame=SpanPredictor, 
 noise = np.random.default_rng(0)
 WAVE = noise.normal(0, 0.1, 12_000).astype(np.float32)
 LATENTS = noise.normal(size=(1, 40, 128)).astype(np.float32)
+FRAMES = np.arange(4 * 3 * 40 * 40).reshape(4, 3, 40, 40).astype(np.uint8)
 
 
 def prepare() -> None:
@@ -61,11 +61,10 @@ def use(kind: str, folder: Path) -> str:
     if kind == "pe_a_frame":
         return digest(model(LATENTS[..., : model.config.channels], "dog")[0].probabilities)
     if kind == "imagebind":
-        frames = np.arange(4 * 3 * 40 * 40).reshape(4, 3, 40, 40).astype(np.uint8)
-        return digest(model(WAVE[None], 48_000, frames))
-    result = model.separate(WAVE, "beep", method="euler", steps=1)
-    seeing = [model.vision.proj.weight] if model.config.vision else []
-    return digest(result.target, result.residual, *seeing)
+        return digest(model(WAVE[None], 48_000, FRAMES))
+    video = MaskedVideo(FRAMES) if model.config.vision else None
+    result = model.separate(WAVE, "beep", video=video, method="euler", steps=1)
+    return digest(result.target, result.residual)
 
 
 def digest(*arrays) -> str:
@@ -150,11 +149,9 @@ def other(old: Path, new: Path) -> str:
         fine = headers[0] == headers[1]
         fine = fine and all(mx.isfinite(t).all().item() for t in mx.load(str(new)).values())
     elif new.suffix in (".pt", ".pth"):
-        import torch
-
-        values = torch.load(io.BytesIO(new.read_bytes()), weights_only=True)
-        values = values.get("state_dict", values).values()
-        fine = zipfile.ZipFile(new).testzip() is None and all(t.is_floating_point() for t in values)
+        trees = [mutate.torch_load(path.read_bytes())[1] for path in (old, new)]
+        kinds = [{k: (t.shape, t.is_floating_point()) for k, t in tree.items()} for tree in trees]
+        fine = zipfile.ZipFile(new).testzip() is None and kinds[0] == kinds[1]
     else:
         fine = True  # the words of a tokenizer
     if not fine:

@@ -19,7 +19,7 @@ from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span, audio
 from mlx_sam_audio.command import parser
 
 from . import media
-from .models import LATENTS, WAVE, base, model
+from .models import FRAMES, LATENTS, WAVE, base, model
 from .pool import Different
 
 STRINGS = [
@@ -86,7 +86,7 @@ map(int,[1]) ... NotImplemented Span("+",0,.1) [Span("+",0,.1)] (Span("-",.1,.2)
 [Span("+",0,99)] {Span("+",0,.1)} [Span("+",0,.1)]*1000 [Span("+",np.float64(0),np.float32(.1))]
 MaskedVideo(FRAMES) ["beep"] memoryview(b"abcd") bytearray(8) Exception("x") 10_001 1000 "mix.wav"
 np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb")""".split()
-SHORT, LONG, FRAMES = WAVE[:4800], np.tile(WAVE, 2)[:14_000], np.zeros((4, 3, 40, 40), np.uint8)
+SHORT, LONG = WAVE[:4800], np.tile(WAVE, 2)[:14_000]
 ONE, PAIR, RATE = dict(method="euler", steps=1), np.stack([SHORT, SHORT / 2]), 48_000
 MORE = dict(**ONE, window=0.5, overlap=0.1)
 CALLS = {  # functions, and arguments with which they do something
