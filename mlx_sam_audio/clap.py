@@ -13,11 +13,10 @@ import numpy as np
 from . import audio, load
 from .calls import SOUNDS, public
 from .config import ClapConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .htsat import HTSAT
 from .modernbert import Tokenizer
 from .roberta import Roberta
-from .separation import check_finite
 
 NAME = "clap"
 

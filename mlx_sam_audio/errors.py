@@ -34,3 +34,18 @@ def shown(value: object) -> str:
         return f"an array {value.shape} of {value.dtype}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}... ({type(value).__name__})"
+
+
+def check_finite(values: object, what: str = "the network's output") -> None:
+    """Raises SAMAudioError where half precision overflowed in an array, or weights are damaged."""
+    import mlx.core as mx
+    import numpy as np
+
+    if isinstance(values, mx.array):
+        finite = mx.isfinite(values).all().item()
+    else:  # without another array as large
+        finite = np.isfinite(values.sum(dtype=np.float64))
+    if not finite:
+        raise SAMAudioError(
+            f"{what} is not finite: convert the model with --dtype bfloat16 or float32"
+        )

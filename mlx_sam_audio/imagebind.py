@@ -14,9 +14,8 @@ import numpy as np
 from . import fbank, load
 from .calls import RATE, SOUNDS, either, is_video, public
 from .config import ImageBindConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .imagebind_network import IMAGE, PAIR, ImageBindNetwork
-from .separation import check_finite
 from .video import MaskedVideo, matched
 
 NAME = "imagebind"

@@ -17,11 +17,10 @@ import numpy as np
 from . import audio, chunks, load
 from .calls import SOUNDS, public
 from .config import JudgeConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .files import existing
 from .judge_network import JudgeNetwork
 from .modernbert import Tokenizer
-from .separation import check_finite
 from .terminal import Parser, run
 
 NAME = "judge"

@@ -18,10 +18,9 @@ from . import audio as audio_files
 from . import chunks, draws, ode, rank
 from .checkpoint import Checkpoint, digest
 from .dit import Moment
-from .errors import Cancelled, SAMAudioError
+from .errors import Cancelled, SAMAudioError, check_finite
 from .presence import Meter, Presence, gated
 from .prompts import Span, anchors
-from .separation import check_finite
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned
 from .windows import Windows, window_frames

@@ -17,10 +17,10 @@ from . import chunks, draws, load, longform, memory, ode, rank
 from .calls import public, stepwise
 from .config import ModelConfig
 from .dit import Moment
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .network import Condition, Network
 from .prompts import PADDING, Span, anchors, check_prompt, check_words
-from .separation import Separation, check_finite
+from .separation import Separation
 from .t5 import Tokenizer
 from .timing import Clock
 from .video import Features, MaskedVideo, aligned

@@ -8,7 +8,6 @@ import numpy as np
 
 from . import audio as audio_files
 from .calls import NO_PATH, PATH, check
-from .errors import SAMAudioError
 from .presence import Presence, gated, measured
 from .prompts import Span
 
@@ -50,15 +49,3 @@ class Separation:
             [(path, stem) for path, stem in stems if path is not None], self.sample_rate
         )
         return [notice for notice in written if notice]
-
-
-def check_finite(values: mx.array | np.ndarray, what: str = "the network's output") -> None:
-    """Raises SAMAudioError where half precision overflowed, or weights are damaged."""
-    if isinstance(values, mx.array):
-        finite = mx.isfinite(values).all().item()
-    else:  # without another array as large
-        finite = np.isfinite(values.sum(dtype=np.float64))
-    if not finite:
-        raise SAMAudioError(
-            f"{what} is not finite: convert the model with --dtype bfloat16 or float32"
-        )

@@ -14,11 +14,10 @@ import numpy as np
 from . import load
 from .calls import WINDOW, as_array, public
 from .config import SpanPredictorConfig
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .modernbert import Tokenizer
 from .pe_a_frame import PEAudioFrame
 from .prompts import Span
-from .separation import check_finite
 from .windows import Windows
 
 NAME = "pe-a-frame-large"

@@ -17,7 +17,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from . import frames as selection
-from .errors import SAMAudioError
+from .errors import SAMAudioError, check_finite
 from .files import existing
 from .video_files import decoded, rgb, sound_start
 
@@ -116,6 +116,7 @@ class Features:
         start, stop, _ = cut.indices(len(self))
         while self._done < stop:
             piece = next(self._pieces).astype(np.float32)
+            check_finite(piece, "the vision encoder's result")
             self._width = piece.shape[1]
             self._keep(piece.tobytes())
             self._done += len(piece)
