@@ -3,6 +3,7 @@
 Ranges, and what depends on other arguments, are checked where the values are used.
 """
 
+import atexit
 import contextlib
 import functools
 import inspect
@@ -147,6 +148,8 @@ RATE = is_rate, f"{RATES[0]} to {RATES[-1]} Hz"
 WINDOW = optional(is_number), "seconds, or None"
 PATH = is_path, "a path"
 NO_PATH = optional(is_path), "a path, or None"
+PATIENCE = 30.0  # seconds that the interpreter's end waits for a step
+ending, running = threading.Event(), set()  # threads in which a model is used
 guards = threading.local()
 process: dict[str, int] = {}  # in which MLX was used; its threads do not survive a fork
 
@@ -192,12 +195,30 @@ def alone(model: object) -> Iterator[None]:
         raise SAMAudioError(
             f"this {type(model).__name__} is busy in another thread: wait for it, or load another"
         )
-    if threading.current_thread() is not threading.main_thread():
+    thread = threading.current_thread()
+    if thread is not threading.main_thread():
         guards.streams = Streams()
+        running.add(thread)
     try:
+        go_on()
         yield
     finally:
+        running.discard(thread)
         lock.release()
+
+
+def go_on() -> None:
+    """Ends this thread if the interpreter does: MLX, stopped in the middle, would abort it."""
+    if ending.is_set():
+        raise SystemExit
+
+
+@atexit.register
+def finish() -> None:
+    """Wait until the calls of daemon threads have noticed, at their next step."""
+    ending.set()
+    for thread in list(running):
+        thread.join(PATIENCE)
 
 
 def stepwise(model: object, pieces: Iterator) -> Iterator:

@@ -16,6 +16,7 @@ import numpy as np
 
 from . import audio as audio_files
 from . import chunks, draws, ode, rank
+from .calls import go_on
 from .checkpoint import Checkpoint, digest
 from .dit import Moment
 from .errors import Cancelled, SAMAudioError, check_finite
@@ -146,6 +147,7 @@ class Progress:
 
 
 def obey(cancel: Callable | None) -> None:
+    go_on()
     if cancel is not None and cancel():
         raise Cancelled("stopped on request; nothing was written")
 
