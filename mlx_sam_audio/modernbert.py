@@ -42,6 +42,11 @@ class Tokenizer:
                 f"{path} has a token {largest}, but the network only {config.vocab_size}: they do "
                 "not belong together"
             )
+        if len(around) != 2:
+            raise SAMAudioError(
+                f"{path} puts {len(around)} marks around a text, where the network wants two: "
+                "convert it again"
+            )
         self._tokenizer.enable_truncation(config.max_tokens)
         self._tokenizer.enable_padding(pad_id=config.pad_token)
 

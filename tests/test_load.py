@@ -260,6 +260,14 @@ def test_more_tokens_than_the_network_has(tiny_folder):
         Pieces(path, replace(config, vocab_size=78))
 
 
+@pytest.mark.parametrize("name", ["clap", "judge"])
+def test_a_text_without_its_marks(converted, tmp_path, name):
+    values = json.loads((converted(name) / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**values, "post_processor": None}))
+    with pytest.raises(SAMAudioError, match="tokenizer.json puts 0 marks around a text"):
+        Tokenizer(tmp_path / "tokenizer.json", TEXTS[name])
+
+
 @pytest.mark.parametrize("kind", ["added_tokens", "vocab", "post_processor"])
 @pytest.mark.parametrize("name", ["clap", "judge"])
 def test_a_token_beyond_the_vocabulary(converted, tmp_path, name, kind):
