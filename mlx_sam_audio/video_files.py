@@ -205,7 +205,9 @@ def writing(path: Path):
     try:
         yield
     except (OSError, av.FFmpegError) as error:
-        raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
+        first = error.__context__  # of which PyAV complains once more when it closes the file
+        why = reason(first if isinstance(first, OSError) else error)
+        raise SAMAudioError(f"cannot write {path}: {why}") from None
 
 
 def described(old, kind: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Videos with new sound, and pictures of videos."""
 
 import contextlib
+import io
 import os
 import warnings
 import zlib
@@ -334,6 +335,24 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(SAMAudioError, match="cannot write .*out.mp4: No space left"):
         video_files.remux(source, beeps(0.5, [0]), RATE, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("room", [100, 20_000, 60_000])
+def test_a_disk_that_is_full(tmp_path, monkeypatch, name, room):
+    source = film(tmp_path / "a.mkv")
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if self.tell() + len(data) > room:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(video_files, "open", Full, raising=False)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * RATE).astype(np.float32)
+    with pytest.raises(SAMAudioError, match=f"cannot write .*{name}: No space left on device"):
+        video_files.remux(source, noise, RATE, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
 
 
