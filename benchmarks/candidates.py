@@ -9,8 +9,10 @@ import json
 import numpy as np
 
 from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, presence, rank
-from mlx_sam_audio.metrics import si_sdr
+from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio.engine import presence
+from mlx_sam_audio.ranking import rank
+from mlx_sam_audio.ranking.metrics import si_sdr
 
 COUNTS = (1, 2, 4, 8)
 WEIGHT_FREE = ("consensus", "consistency")

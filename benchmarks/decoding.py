@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_sam_audio import SAMAudioError, SAMAudioWarning, audio, containers
+from mlx_sam_audio import SAMAudioError, SAMAudioWarning
+from mlx_sam_audio.media import audio, containers
 
 SECONDS = 7.3
 NOISE = f"anoisesrc=d={SECONDS}:a=0.3:seed=1:r=44100"

@@ -21,8 +21,8 @@ from mlx.utils import tree_map
 
 from benchmarks import models
 from benchmarks.speed import FRAMES, TOKENS, MLXAudio
-from mlx_sam_audio import cpu
-from mlx_sam_audio.dacvae import Snake
+from mlx_sam_audio.models import cpu
+from mlx_sam_audio.models.dacvae import Snake
 
 VIEWS = "Broadcast ExpandDims Flatten Reshape Slice Split Squeeze StopGradient Transpose Unflatten"
 VIEWS = {*VIEWS.split(), "View"}

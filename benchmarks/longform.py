@@ -20,8 +20,8 @@ import soundfile
 from benchmarks import machine
 from mlx_sam_audio import SAMAudio, ode
 from mlx_sam_audio.demo import sounds
-from mlx_sam_audio.metrics import level, si_sdr
-from mlx_sam_audio.windows import Windows, window_frames
+from mlx_sam_audio.engine.windows import Windows, window_frames
+from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 FRAME = 0.05  # seconds
 SHAPES = ((5, 1.5), (10, 1), (10, 3), (20, 3))  # window and overlap, seconds

@@ -6,8 +6,9 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import SAMAudio, load, manifest
-from mlx_sam_audio.config import (
+from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.models.config import (
     CodecConfig,
     ModelConfig,
     QuantisationConfig,
@@ -15,9 +16,9 @@ from mlx_sam_audio.config import (
     TransformerConfig,
     VisionConfig,
 )
-from mlx_sam_audio.network import Network
-from mlx_sam_audio.quantise import quantise
-from mlx_sam_audio.t5 import Tokenizer
+from mlx_sam_audio.models.quantise import quantise
+from mlx_sam_audio.models.sam_audio import Network
+from mlx_sam_audio.models.t5 import Tokenizer
 
 SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
     "small": (1536, 12, 12, 4096),

@@ -16,8 +16,7 @@ from mlx.utils import tree_flatten
 
 from benchmarks import machine
 from benchmarks.models import CODEC, VISION
-from mlx_sam_audio.clap import ClapNetwork
-from mlx_sam_audio.config import (
+from mlx_sam_audio.models.config import (
     ClapConfig,
     EncoderConfig,
     HTSATConfig,
@@ -29,10 +28,11 @@ from mlx_sam_audio.config import (
     SpanPredictorConfig,
     TowerConfig,
 )
-from mlx_sam_audio.imagebind_network import ImageBindNetwork
-from mlx_sam_audio.judge_network import JudgeNetwork
-from mlx_sam_audio.pe_a_frame import PEAudioFrame
-from mlx_sam_audio.vision import VisionEncoder
+from mlx_sam_audio.models.imagebind import ImageBindNetwork
+from mlx_sam_audio.models.judge import JudgeNetwork
+from mlx_sam_audio.models.pe_a_frame import PEAudioFrame
+from mlx_sam_audio.models.vision import VisionEncoder
+from mlx_sam_audio.ranking.clap import ClapNetwork
 
 MODERNBERT = ModernBertConfig(
     50_368, 1024, 16, 22, 2624, 1e-5, 3, 64, 160_000.0, 10_000.0, 50_283, 512

@@ -13,7 +13,7 @@ import soxr
 
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.demo import sounds
-from mlx_sam_audio.metrics import level, si_sdr
+from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 BATCH = 8
 CASES = {

@@ -12,8 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, draws, ode
-from mlx_sam_audio.metrics import si_sdr
+from mlx_sam_audio import SAMAudio, SAMAudioError, ode
+from mlx_sam_audio.engine import draws
+from mlx_sam_audio.ranking.metrics import si_sdr
 
 EXACT = ode.plan("rk4", 64)  # 256 evaluations
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mlx_sam_audio.terminal import run
+from mlx_sam_audio.command.terminal import run
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlx_sam_audio.clap import ClapNetwork
-from mlx_sam_audio.config import (
+from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.models.config import (
     ClapConfig,
     Epsilon,
     Heads,
@@ -23,9 +23,9 @@ from mlx_sam_audio.config import (
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.modernbert import Tokenizer
-from mlx_sam_audio.schema import Lenient, parse, read_json
+from mlx_sam_audio.models.modernbert import Tokenizer
+from mlx_sam_audio.models.schema import Lenient, parse, read_json
+from mlx_sam_audio.ranking.clap import ClapNetwork
 
 from .rules import Checkpoint, Part
 from .sources import Source

@@ -10,12 +10,14 @@ import numpy as np
 from mlx.utils import tree_flatten
 from tqdm import tqdm
 
-from mlx_sam_audio import __version__, manifest, quantise
-from mlx_sam_audio.config import DTYPES, QuantisationConfig
+from mlx_sam_audio import __version__
+from mlx_sam_audio.command.terminal import Parser
 from mlx_sam_audio.errors import SAMAudioError, plain
-from mlx_sam_audio.load import expanded, stamps, store
-from mlx_sam_audio.schema import read_json
-from mlx_sam_audio.terminal import Parser
+from mlx_sam_audio.loading import manifest
+from mlx_sam_audio.loading.load import expanded, stamps, store
+from mlx_sam_audio.models import quantise
+from mlx_sam_audio.models.config import DTYPES, QuantisationConfig
+from mlx_sam_audio.models.schema import read_json
 
 from . import clap, imagebind, judge, pe_a_frame, sam_audio
 from .folder import check_space, check_target, whole, write_json, write_weights

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_sam_audio import manifest
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.files import part, reason, remove
-from mlx_sam_audio.load import aside, present
-from mlx_sam_audio.schema import read_json
+from mlx_sam_audio.loading import manifest
+from mlx_sam_audio.loading.load import aside, present
+from mlx_sam_audio.models.schema import read_json
 
 SHARD = 512 * 2**20  # bytes
 

@@ -8,9 +8,9 @@ without a configuration; a config.json beside it holds other sizes, if any.
 import re
 from dataclasses import dataclass
 
-from mlx_sam_audio.config import Heads, ImageBindConfig, Layers, TowerConfig, Width
-from mlx_sam_audio.imagebind_network import ImageBindNetwork
-from mlx_sam_audio.schema import parse, read_json
+from mlx_sam_audio.models.config import Heads, ImageBindConfig, Layers, TowerConfig, Width
+from mlx_sam_audio.models.imagebind import ImageBindNetwork
+from mlx_sam_audio.models.schema import parse, read_json
 
 from .rules import Checkpoint, Part
 from .sources import Source

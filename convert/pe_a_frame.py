@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from mlx_sam_audio.config import (
+from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.models.config import (
     Epsilon,
     Heads,
     Layers,
@@ -25,10 +26,9 @@ from mlx_sam_audio.config import (
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.modernbert import Tokenizer
-from mlx_sam_audio.pe_a_frame import PEAudioFrame
-from mlx_sam_audio.schema import Lenient, Wrong, parse, read_json
+from mlx_sam_audio.models.modernbert import Tokenizer
+from mlx_sam_audio.models.pe_a_frame import PEAudioFrame
+from mlx_sam_audio.models.schema import Lenient, Wrong, parse, read_json
 
 from .rules import Checkpoint, Part
 from .sources import SafetensorsWeights, Source

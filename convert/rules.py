@@ -14,9 +14,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import conv, dacvae, dit, htsat, imagebind_network, network, vision, watermark
-from mlx_sam_audio.config import Stored
-from mlx_sam_audio.load import complain
+from mlx_sam_audio.loading.load import complain
+from mlx_sam_audio.models import conv, dacvae, dit, htsat, vision, watermark
+from mlx_sam_audio.models import imagebind as imagebind_network
+from mlx_sam_audio.models import sam_audio as network
+from mlx_sam_audio.models.config import Stored
 
 from .sources import SafetensorsWeights
 from .torch_file import TorchWeights

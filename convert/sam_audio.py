@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from mlx_sam_audio.config import (
+from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.loading.load import SIZES
+from mlx_sam_audio.models.config import (
     CodecConfig,
     Epsilon,
     Heads,
@@ -26,12 +28,10 @@ from mlx_sam_audio.config import (
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.load import SIZES
-from mlx_sam_audio.network import Network
-from mlx_sam_audio.schema import Lenient, Wrong, parse, read_json
-from mlx_sam_audio.t5 import Tokenizer
-from mlx_sam_audio.vision import VisionEncoder
+from mlx_sam_audio.models.sam_audio import Network
+from mlx_sam_audio.models.schema import Lenient, Wrong, parse, read_json
+from mlx_sam_audio.models.t5 import Tokenizer
+from mlx_sam_audio.models.vision import VisionEncoder
 
 from .rules import Checkpoint, Part
 from .sources import SafetensorsWeights, Source

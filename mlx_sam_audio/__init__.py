@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from .errors import Cancelled, SAMAudioError, SAMAudioWarning
 
 if TYPE_CHECKING:
-    from .pipeline import SAMAudio
+    from .engine.pipeline import SAMAudio
+    from .engine.separation import Separation
+    from .media.video import MaskedVideo
     from .prompts import Span
-    from .separation import Separation
-    from .video import MaskedVideo
 
-LAZY = {"SAMAudio": "pipeline", "Span": "prompts", "Separation": "separation"}
-LAZY |= {"MaskedVideo": "video"}
+LAZY = {"SAMAudio": "engine.pipeline", "Span": "prompts", "Separation": "engine.separation"}
+LAZY |= {"MaskedVideo": "media.video"}
 __all__ = [
     "Cancelled",
     "MaskedVideo",

@@ -15,10 +15,10 @@ from numbers import Integral, Real
 import mlx.core as mx
 import numpy as np
 
-from .audio import RATES
-from .device import guard_kernels
 from .errors import SAMAudioError, shown
-from .video import MaskedVideo
+from .media.audio import RATES
+from .media.video import MaskedVideo
+from .models.device import guard_kernels
 
 
 def is_flag(value: object) -> bool:

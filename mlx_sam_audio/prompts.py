@@ -9,8 +9,8 @@ from numbers import Real
 import mlx.core as mx
 import numpy as np
 
-from .config import VocabularyConfig
 from .errors import SAMAudioError, shown
+from .models.config import VocabularyConfig
 
 NULL, PADDING = 0, 3  # rows of the anchor embedding
 SIGNS = {"+": 1, "-": 2}

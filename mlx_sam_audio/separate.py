@@ -2,11 +2,11 @@
 
 import sys
 
-from .terminal import run
+from .command.terminal import run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run("mlx_sam_audio.command:run", arguments)
+    return run("mlx_sam_audio.command.separate:run", arguments)
 
 
 if __name__ == "__main__":

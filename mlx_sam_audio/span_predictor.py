@@ -11,14 +11,14 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from . import load
 from .calls import WINDOW, as_array, public
-from .config import SpanPredictorConfig
+from .engine.windows import Windows
 from .errors import SAMAudioError, check_finite
-from .modernbert import Tokenizer
-from .pe_a_frame import PEAudioFrame
+from .loading import load
+from .models.config import SpanPredictorConfig
+from .models.modernbert import Tokenizer
+from .models.pe_a_frame import PEAudioFrame
 from .prompts import Span
-from .windows import Windows
 
 NAME = "pe-a-frame-large"
 

@@ -15,9 +15,10 @@ from benchmarks.parity import TINY, Golden, relative_error, visual_goldens
 from convert.command import convert
 from convert.folder import write_json
 from convert.torch_file import TorchWeights
-from mlx_sam_audio import SAMAudio, SAMAudioError, cpu
-from mlx_sam_audio.network import Network
-from mlx_sam_audio.schema import read_json
+from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio.models import cpu
+from mlx_sam_audio.models.sam_audio import Network
+from mlx_sam_audio.models.schema import read_json
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 
@@ -233,6 +234,6 @@ def refused(source, tmp_path) -> Callable[..., None]:
 def store(tmp_path, monkeypatch) -> Path:
     """An empty local store of converted models."""
     folder = tmp_path / "store"
-    for module in ("mlx_sam_audio.load", "convert.command"):
+    for module in ("mlx_sam_audio.loading.load", "convert.command"):
         monkeypatch.setattr(f"{module}.store", lambda: folder)
     return folder

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_sam_audio import SAMAudioError, SAMAudioWarning, audio
+from mlx_sam_audio import SAMAudioError, SAMAudioWarning
+from mlx_sam_audio.media import audio
 
 RATE = 44_100
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4410) / RATE)).astype(np.float32)

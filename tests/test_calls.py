@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sam_audio import SAMAudioError, Span, device, errors
+from mlx_sam_audio import SAMAudioError, Span, errors
+from mlx_sam_audio.models import device
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
 FAST = dict(method="euler", steps=1)

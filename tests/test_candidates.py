@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from benchmarks.parity import relative_error
-from mlx_sam_audio import SAMAudioError, presence, rank
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio.engine import presence
+from mlx_sam_audio.ranking import rank
 
 RATE, HOP = 1000, 8
 NOISE = np.random.default_rng(0).standard_normal(400).astype(np.float32)

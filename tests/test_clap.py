@@ -14,8 +14,8 @@ import torch
 from benchmarks.parity import relative_error
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio.clap import CLAP
-from mlx_sam_audio.htsat import bicubic
+from mlx_sam_audio.models.htsat import bicubic
+from mlx_sam_audio.ranking.clap import CLAP
 
 ORIGINAL = Path(__file__).parent / "golden" / "clap"
 WEIGHTS = "630k-best.pt"

@@ -23,8 +23,10 @@ from convert.__main__ import main
 from convert.command import convert
 from convert.sam_audio import LEFT_OUT
 from convert.torch_file import TorchWeights
-from mlx_sam_audio import SAMAudio, SAMAudioError, dit, files, manifest
-from mlx_sam_audio.config import QuantisationConfig
+from mlx_sam_audio import SAMAudio, SAMAudioError, files
+from mlx_sam_audio.loading import manifest
+from mlx_sam_audio.models import dit
+from mlx_sam_audio.models.config import QuantisationConfig
 
 
 def test_the_folder_is_complete(tiny_folder):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks import quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span, load
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.demo import sounds
-from mlx_sam_audio.metrics import level, si_sdr
+from mlx_sam_audio.loading import load
+from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 STEPS = 8
 

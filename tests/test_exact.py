@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sam_audio import conv, cpu, dit, watermark
-from mlx_sam_audio.dacvae import Snake
+from mlx_sam_audio.models import conv, cpu, dit, watermark
+from mlx_sam_audio.models.dacvae import Snake
 
 pytestmark = pytest.mark.usefixtures("side")
 X = np.concatenate([np.linspace(-80, 80, 100_001), [-1e4, -1e-6, 0, 1e-6]]).astype(np.float32)

@@ -16,10 +16,11 @@ from convert import imagebind as converter
 from convert.__main__ import main
 from convert.command import convert
 from convert.sources import Source
-from mlx_sam_audio import SAMAudioError, fbank
-from mlx_sam_audio.config import QuantisationConfig
-from mlx_sam_audio.imagebind import ImageBind, ends, views
-from mlx_sam_audio.video import MaskedVideo
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio.media.video import MaskedVideo
+from mlx_sam_audio.models.config import QuantisationConfig
+from mlx_sam_audio.ranking import fbank
+from mlx_sam_audio.ranking.imagebind import ImageBind, ends, views
 
 ORIGINAL = Path(__file__).parent / "golden" / "imagebind"
 RATE = 48_000

@@ -15,8 +15,9 @@ import torch
 from benchmarks.parity import relative_error
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio import judge as judging
-from mlx_sam_audio.judge import Judge, main
+from mlx_sam_audio.judge import main
+from mlx_sam_audio.ranking import judge as judging
+from mlx_sam_audio.ranking.judge import Judge
 
 ORIGINAL = Path(__file__).parent / "golden" / "judge"
 FROM_GOLDENS = {"case": lambda meta: meta["prompts"]}

@@ -10,12 +10,13 @@ import pytest
 from huggingface_hub import errors
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio import SAMAudio, SAMAudioError, SAMAudioWarning, load, manifest
-from mlx_sam_audio.config import ModernBertConfig, RobertaConfig
-from mlx_sam_audio.judge import Judge
-from mlx_sam_audio.modernbert import Tokenizer
+from mlx_sam_audio import SAMAudio, SAMAudioError, SAMAudioWarning
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.models.config import ModernBertConfig, RobertaConfig
+from mlx_sam_audio.models.modernbert import Tokenizer
+from mlx_sam_audio.models.t5 import Tokenizer as Pieces
+from mlx_sam_audio.ranking.judge import Judge
 from mlx_sam_audio.span_predictor import SpanPredictor
-from mlx_sam_audio.t5 import Tokenizer as Pieces
 
 
 @pytest.fixture

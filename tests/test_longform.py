@@ -16,20 +16,12 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import (
-    Cancelled,
-    SAMAudioError,
-    SAMAudioWarning,
-    Span,
-    chunks,
-    draws,
-    longform,
-    manifest,
-    memory,
-    ode,
-)
-from mlx_sam_audio.checkpoint import Checkpoint
-from mlx_sam_audio.windows import Windows
+from mlx_sam_audio import Cancelled, SAMAudioError, SAMAudioWarning, Span, ode
+from mlx_sam_audio.engine import draws, longform, memory
+from mlx_sam_audio.engine.checkpoint import Checkpoint
+from mlx_sam_audio.engine.windows import Windows
+from mlx_sam_audio.loading import manifest
+from mlx_sam_audio.models import chunks
 
 HOP = 1920
 NOISE = np.random.default_rng(0).normal(0, 0.1, 60 * HOP).astype(np.float32)

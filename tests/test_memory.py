@@ -6,7 +6,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import SAMAudioError, memory
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio.engine import memory
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 60 * 1920).astype(np.float32)
 

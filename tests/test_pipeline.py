@@ -13,7 +13,8 @@ import soundfile
 from mlx.utils import tree_map
 
 from benchmarks import parity
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span, draws
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span
+from mlx_sam_audio.engine import draws
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 9_001).astype(np.float32)
 LONG = np.tile(WAVE, 6)  # 1.1 s

@@ -14,8 +14,10 @@ from mlx.utils import tree_flatten
 
 from benchmarks.parity import relative_error
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, SAMAudioError, Span, manifest, presence
-from mlx_sam_audio.pe_a_frame import PEAudioFrame
+from mlx_sam_audio import SAMAudio, SAMAudioError, Span
+from mlx_sam_audio.engine import presence
+from mlx_sam_audio.loading import manifest
+from mlx_sam_audio.models.pe_a_frame import PEAudioFrame
 from mlx_sam_audio.separate import main
 from mlx_sam_audio.span_predictor import SpanPredictor, seconds
 
@@ -145,7 +147,7 @@ def test_the_command(tiny_folder, folder, tmp_path, monkeypatch, capsys):
 
 def test_without_its_weights(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlx_sam_audio.load.store", lambda: tmp_path)
+    monkeypatch.setattr("mlx_sam_audio.loading.load.store", lambda: tmp_path)
     soundfile.write("mix.wav", WAVE, 48_000)
     command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--predict-spans"]
     assert main(command) == 2
@@ -178,7 +180,7 @@ def test_nothing_to_look_for(tiny, folder):
 
 
 def test_it_is_loaded_when_it_is_asked_for(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_sam_audio.load.store", lambda: tmp_path)
+    monkeypatch.setattr("mlx_sam_audio.loading.load.store", lambda: tmp_path)
     model = SAMAudio.from_pretrained(tiny_folder)
     model.separate(WAVE[:9600], "dog", **FEW)
     with pytest.raises(SAMAudioError, match="not converted yet"):

@@ -14,9 +14,10 @@ from benchmarks.parity import relative_error
 from convert import pe_a_frame
 from convert.__main__ import main
 from convert.command import convert
-from mlx_sam_audio import SAMAudioError, Span, load, manifest, span_predictor
+from mlx_sam_audio import SAMAudioError, Span, span_predictor
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.models.schema import read_json
 from mlx_sam_audio.prompts import anchors
-from mlx_sam_audio.schema import read_json
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans
 
 ORIGINAL = Path(__file__).parent / "golden" / "pe_a_frame"

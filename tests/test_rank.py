@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import soxr
 
-from mlx_sam_audio import MaskedVideo, SAMAudioError, Span, activity
-from mlx_sam_audio.clap import CLAP
-from mlx_sam_audio.imagebind import ImageBind
-from mlx_sam_audio.judge import Judge
-from mlx_sam_audio.rank import parse, ranker
+from mlx_sam_audio import MaskedVideo, SAMAudioError, Span
+from mlx_sam_audio.ranking import activity
+from mlx_sam_audio.ranking.clap import CLAP
+from mlx_sam_audio.ranking.imagebind import ImageBind
+from mlx_sam_audio.ranking.judge import Judge
+from mlx_sam_audio.ranking.rank import parse, ranker
 
 ORIGINAL = Path(__file__).parent / "golden" / "sound_activity"
 FROM_GOLDENS = {"case": lambda meta: meta["cases"]}

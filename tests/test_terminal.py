@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mlx_sam_audio import SAMAudioError, terminal
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio.command import terminal
 from mlx_sam_audio.errors import note, plain
 
 ARGUMENTS = "-m demo -i mix.wav -d bird --steps 2000 --no-metrics".split()

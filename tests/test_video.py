@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from clips import RATE, av, beeps, clip, grey, turned
 
-from mlx_sam_audio import SAMAudioError, frames, preview, video, video_files
-from mlx_sam_audio.video import MaskedVideo
+from mlx_sam_audio import SAMAudioError
+from mlx_sam_audio.media import frames, preview, video, video_files
+from mlx_sam_audio.media.video import MaskedVideo
 
 TIMES = np.arange(25) / 25
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from clips import RATE, av, beeps, clip, film, grey, turned
 
-from mlx_sam_audio import SAMAudioError, audio, preview, video_files
+from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.errors import SAMAudioWarning
-from mlx_sam_audio.video import MaskedVideo, matched
+from mlx_sam_audio.media import audio, preview, video_files
+from mlx_sam_audio.media.video import MaskedVideo, matched
 
 OUTPUTS = ["out.mp4", "out.mov", "out.mkv"]
 NEW = hasattr(av.container.InputContainer, "chapters")  # PyAV 16

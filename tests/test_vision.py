@@ -9,7 +9,9 @@ from mlx.utils import tree_flatten
 
 from benchmarks.parity import TINY, relative_error
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, SAMAudioError, frames, load, manifest
+from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.media import frames
 
 FROM_GOLDENS = {"item": lambda meta: range(len(meta["prompts"]))}
 

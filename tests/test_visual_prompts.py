@@ -10,7 +10,9 @@ import soundfile
 
 from benchmarks import parity
 from benchmarks.parity import inputs, relative_error
-from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, audio, longform
+from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError
+from mlx_sam_audio.engine import longform
+from mlx_sam_audio.media import audio
 from mlx_sam_audio.separate import main
 
 RATE, HOP = 48_000, 1920

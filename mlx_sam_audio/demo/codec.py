@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
-from ..config import CodecConfig
-from ..conv import Conv1d, StridedConv1d, TransposedConv1d
-from ..dacvae import DACVAE, Snake, run
-from ..network import Network
-from . import sounds
+from ..demo import sounds
+from ..models.config import CodecConfig
+from ..models.conv import Conv1d, StridedConv1d, TransposedConv1d
+from ..models.dacvae import DACVAE, Snake, run
+from ..models.sam_audio import Network
 
 CONFIG = CodecConfig(
     sample_rate=sounds.SAMPLE_RATE,

@@ -6,11 +6,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from .. import audio, spectrogram
+from ..demo import sounds
+from ..engine.pipeline import SAMAudio
 from ..errors import SAMAudioError
-from ..metrics import si_sdr
-from ..pipeline import SAMAudio
-from . import sounds
+from ..media import audio, spectrogram
+from ..ranking.metrics import si_sdr
 
 SEED = 6
 SECONDS = 3.0

@@ -27,14 +27,14 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from .. import config as shapes
-from .. import load, manifest
-from ..metrics import si_sdr
-from ..network import Network
-from ..pipeline import SAMAudio
+from ..demo import codec, sounds
+from ..engine.pipeline import SAMAudio
+from ..loading import load, manifest
+from ..models import config as shapes
+from ..models.sam_audio import Network
+from ..models.t5 import END, PAD, Tokenizer
 from ..prompts import SIGNS, Span
-from ..t5 import END, PAD, Tokenizer
-from . import codec, sounds
+from ..ranking.metrics import si_sdr
 
 FAMILIES = tuple(sounds.FAMILIES.values())
 PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family.phrases]

@@ -13,7 +13,8 @@ import av
 import numpy as np
 import soundfile
 
-from mlx_sam_audio import SAMAudioError, SAMAudioWarning, audio, separate, video_files
+from mlx_sam_audio import SAMAudioError, SAMAudioWarning, separate
+from mlx_sam_audio.media import audio, video_files
 
 from . import mutate
 from .models import base

@@ -14,10 +14,11 @@ import mlx.core as mx
 import numpy as np
 
 from convert.command import convert
-from mlx_sam_audio import MaskedVideo, SAMAudio, load, manifest
-from mlx_sam_audio.clap import CLAP
-from mlx_sam_audio.imagebind import ImageBind
-from mlx_sam_audio.judge import Judge
+from mlx_sam_audio import MaskedVideo, SAMAudio
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.ranking.clap import CLAP
+from mlx_sam_audio.ranking.imagebind import ImageBind
+from mlx_sam_audio.ranking.judge import Judge
 from mlx_sam_audio.span_predictor import SpanPredictor
 
 from . import mutate

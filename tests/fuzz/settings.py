@@ -15,8 +15,9 @@ from random import Random
 import mlx.core as mx
 import numpy as np
 
-from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span, audio
-from mlx_sam_audio.command import parser
+from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span
+from mlx_sam_audio.command.separate import parser
+from mlx_sam_audio.media import audio
 
 from . import media
 from .models import FRAMES, LATENTS, WAVE, base, model

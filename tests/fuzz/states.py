@@ -5,7 +5,7 @@ from random import Random
 
 import numpy as np
 
-from mlx_sam_audio.checkpoint import Checkpoint
+from mlx_sam_audio.engine.checkpoint import Checkpoint
 
 from . import mutate
 from .pool import Different

@@ -1,0 +1,109 @@
+"""How the commands meet a terminal: arguments, notes and signals, each answered in one line."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+from ..errors import SAMAudioError, SAMAudioWarning, plain
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IMPATIENCE = 1.0  # seconds after a signal in which others mean the same
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as all our errors."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {plain(message)} (--help lists the options)\n")
+
+
+def run(command: str | Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """The exit status of a command: 0; 2 after an error; 128 and the signal that stopped it.
+
+    command: a function of the arguments, or "module:function", to be imported here, where signals
+    are heeded. arguments: those of the process unless given.
+    """
+    stops = Stops(ends=arguments is None)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with stops, notes():
+            if isinstance(command, str):
+                with stops.held():
+                    module, name = command.split(":")
+                    command = getattr(importlib.import_module(module), name)
+            command(arguments)
+            sys.stdout.flush()
+    except SAMAudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: there is not enough memory: close something, or try less", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stopped", *map(plain, stop.args)]), file=sys.stderr)
+        return 128 + (stops.number or signal.SIGINT)
+    except BrokenPipeError:  # nobody reads the report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+class Stops:
+    """While it is entered, every signal that asks to stop raises KeyboardInterrupt; more of them
+    while the first is answered do nothing. ends: whether the process ends after that."""
+
+    def __init__(self, ends: bool):
+        self.number: int | None = None  # of the first signal
+        self._ends, self._holds, self._last = ends, False, -IMPATIENCE
+
+    def __enter__(self) -> "Stops":
+        own = threading.current_thread() is threading.main_thread()  # only it gets signals
+        self._old = {one: signal.signal(one, self._stop) for one in STOPS if own}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self._old.items():  # Python's own end must not be stopped once more
+            signal.signal(number, signal.SIG_IGN if self.number and self._ends else handler)
+
+    def _stop(self, number: int, frame: object) -> None:
+        before, self._last = self._last, time.monotonic()
+        if self._last - before > IMPATIENCE:
+            self.number = self.number or number
+            if not self._holds:
+                raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Signals wait for the end of the body: imports of extensions do not survive them."""
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
+        if self.number:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Our warnings are printed as lines, each once."""
+    said = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message, category, *where):
+            if not issubclass(category, SAMAudioWarning):
+                return others(message, category, *where)
+            if str(message) not in said:
+                said.add(str(message))
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", SAMAudioWarning)
+        yield

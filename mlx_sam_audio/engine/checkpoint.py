@@ -1,0 +1,74 @@
+"""What an interrupted long run goes on from."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import SAMAudioError, note
+from ..files import existing, whole
+
+
+class Checkpoint:
+    """The state after a solver step, in a file beside the output, replaced atomically."""
+
+    def __init__(self, path: str | Path, identity: dict[str, str], resume: bool):
+        """identity: fingerprints, by name, of all that decides the result."""
+        self.path, self._identity, self._resume = Path(path), identity, resume
+        self._saves = True
+
+    def load(self, noise: np.ndarray) -> tuple[int, np.ndarray, list[np.ndarray]]:
+        """Evaluations done, the state and the slopes kept; the beginning if nothing was saved."""
+        if not self._resume or not os.path.lexists(self.path):
+            return 0, noise, []
+        try:
+            with np.load(existing(self.path), allow_pickle=False) as saved:
+                identity, done = json.loads(str(saved["identity"])), int(saved["done"])
+                x, slopes, sha256 = saved["x"], list(saved["slopes"]), str(saved["sha256"])
+        except Exception:  # noqa: BLE001 - zipfile, zlib and numpy raise all kinds for damaged files
+            sha256 = None
+        if sha256 is None or sha256 != digest(identity, done, x, *slopes):
+            raise SAMAudioError(f"{self.path} is damaged: remove it, or start without --resume")
+        changed = [name for name, value in self._identity.items() if identity.get(name) != value]
+        if changed:
+            raise SAMAudioError(
+                f"cannot resume: the interrupted run in {self.path} had another "
+                f"{' and another '.join(changed)}; repeat it, or start over without --resume"
+            )
+        return done, x, slopes
+
+    def save(self, done: int, x: np.ndarray, slopes: list[np.ndarray]) -> None:
+        """Nothing is lost if that is impossible, say for want of room, but the chance to resume."""
+        if not self._saves:
+            return
+        sha256 = digest(self._identity, done, x, *slopes)
+        values = dict(identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
+        try:
+            with whole(self.path) as (part,), open(part, "wb") as file:
+                np.savez(file, **values, sha256=sha256)
+        except SAMAudioError as error:
+            self._saves = False
+            note(f"this run cannot be resumed if it is interrupted: {error}")
+
+
+def beside(output: Path) -> Path:
+    """Where the state of the run that writes `output` lies."""
+    name = f".{output.name}.resume"
+    if len(os.fsencode(name)) > 255:
+        name = f".{digest(output.name)[:16]}.resume"
+    return output.with_name(name)
+
+
+def digest(*values) -> str:
+    """One fingerprint of arrays and of anything that prints."""
+    sha = hashlib.sha256()
+    for value in values:
+        arrays = isinstance(value, (np.ndarray, mx.array))
+        if arrays:
+            sha.update(repr((value.shape, str(value.dtype))).encode())
+        sha.update(np.ascontiguousarray(value) if arrays else repr(value).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()

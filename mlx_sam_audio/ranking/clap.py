@@ -1,0 +1,112 @@
+"""CLAP: how near is a sound to a description?
+
+Follows LAION-AI/CLAP as sam-audio's ranker uses it (sam_audio/ranking/clap.py). B batch,
+T samples, L tokens, D a tower's width, J joint width.
+"""
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..calls import SOUNDS, public
+from ..errors import SAMAudioError, check_finite
+from ..loading import load
+from ..media import audio
+from ..models.config import ClapConfig
+from ..models.htsat import HTSAT
+from ..models.modernbert import Tokenizer
+from ..models.roberta import Roberta
+
+NAME = "clap"
+
+
+class Projection(nn.Module):
+    """(B, D) -> (B, J) float32 of length one."""
+
+    def __init__(self, dim: int, joint_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, joint_dim)
+        self.fc2 = nn.Linear(joint_dim, joint_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = self.fc2(nn.relu(self.fc1(x))).astype(mx.float32)
+        return x / mx.linalg.norm(x, axis=-1, keepdims=True)
+
+
+class ClapNetwork(nn.Module):
+    def __init__(self, config: ClapConfig):
+        super().__init__()
+        width = config.audio.dim * 2 ** (len(config.audio.depths) - 1)
+        self.audio_branch = HTSAT(config.audio)
+        self.audio_projection = Projection(width, config.joint_dim)
+        self.text_branch = Roberta(config.text)
+        self.text_projection = Projection(config.text.dim, config.joint_dim)
+
+    def embed_audio(self, clips: mx.array) -> mx.array:
+        """(B, T) float32 -> (B, J)."""
+        return self.audio_projection(self.audio_branch(clips))
+
+    def embed_text(self, tokens: mx.array, mask: mx.array) -> mx.array:
+        """Token ids and mask (B, L) -> (B, J)."""
+        return self.text_projection(self.text_branch(tokens, mask))
+
+
+class CLAP:
+    """A loaded model. A call is a pure function of its arguments."""
+
+    def __init__(self, config: ClapConfig, network: ClapNetwork, tokenizer: Tokenizer):
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
+    ) -> "CLAP":
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork, verify)
+        return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config.audio.sample_rate
+
+    @public(candidates=SOUNDS)
+    def __call__(self, candidates, description: str, sample_rate: int | None = None) -> np.ndarray:
+        """Cosine similarities (k,) float32 of candidates (k, T) to a description.
+
+        sample_rate: of the candidates, if not the model's. Of what lasts longer than one clip
+        (10 s), the mean over clips that cover it evenly, where the reference takes one at random.
+        Raises SAMAudioError.
+        """
+        candidates = np.array(candidates, dtype=np.float32)
+        if not isinstance(description, str) or not description.strip():
+            raise SAMAudioError("the description is empty: say which sound was wanted")
+        if candidates.ndim != 2 or not candidates.size:
+            raise SAMAudioError(f"candidates must be (k, samples), not {candidates.shape}")
+        if not np.isfinite(candidates).all():
+            raise SAMAudioError("a candidate holds NaN or infinite samples")
+        candidates = audio.resample(candidates, sample_rate or self.sample_rate, self.sample_rate)
+        text = self.network.embed_text(*self.tokenizer([description]))[0]
+        # one clip at a time: memory does not grow with candidates or length
+        scores = [
+            [(self.network.embed_audio(clip[None])[0] @ text).item() for clip in clips]
+            for clips in map(mx.array, self.clips(candidates))
+        ]
+        check_finite(np.array(scores), "CLAP's result")
+        return np.mean(scores, axis=1, dtype=np.float64).astype(np.float32)
+
+    def clips(self, waves: np.ndarray) -> np.ndarray:
+        """(k, T) -> (k, clips, clip_samples), in the 16 bits that the network was trained on.
+
+        A short wave is repeated as often as it fits whole; zeros follow.
+        """
+        waves = np.trunc(waves.clip(-1, 1) * np.float32(32767)) / np.float32(32767)
+        size, length = self.config.audio.clip_samples, waves.shape[1]
+        if length < size:
+            waves = np.tile(waves, size // length)
+            return np.pad(waves, [(0, 0), (0, size - waves.shape[1])])[:, None]
+        starts = np.linspace(0, length - size, -(-length // size)).astype(int)
+        return np.stack([waves[:, start : start + size] for start in starts], axis=1)
