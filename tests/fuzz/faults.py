@@ -24,9 +24,7 @@ from .pool import Different
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(mlx_sam_audio.__file__).parents[1])}
 LONG = "--window 3 --overlap 1 --method euler --steps 6 --no-metrics".split()
 TOLD = "-X", "importtime"  # a run says on stderr what it imports
-STARTED = (
-    "mlx_sam_audio.command.terminal"  # where our first lines are; before it, signals are Python's
-)
+STARTED = "mlx_sam_audio.command.terminal"  # before it, signals are Python's
 SIGNALS = {"INT": 130, "TERM": 143, "HUP": 129}
 MOUNTS = sys.platform == "linux" and os.geteuid() == 0
 FULL = {  # what is written, how many bytes are just enough for it, and how it is asked for
