@@ -8,17 +8,12 @@ from mlx.utils import tree_flatten
 
 from mlx_sam_audio import SAMAudio
 from mlx_sam_audio.loading import load, manifest
-from mlx_sam_audio.models.config import (
-    CodecConfig,
-    ModelConfig,
-    QuantisationConfig,
-    TextConfig,
-    TransformerConfig,
-    VisionConfig,
-)
-from mlx_sam_audio.models.quantise import quantise
-from mlx_sam_audio.models.sam_audio import Network
-from mlx_sam_audio.models.t5 import Tokenizer
+from mlx_sam_audio.models.dacvae import CodecConfig
+from mlx_sam_audio.models.dit import TransformerConfig
+from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
+from mlx_sam_audio.models.sam_audio import ModelConfig, Network
+from mlx_sam_audio.models.t5 import TextConfig, Tokenizer
+from mlx_sam_audio.models.vision import VisionConfig
 
 SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
     "small": (1536, 12, 12, 4096),

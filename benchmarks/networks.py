@@ -16,23 +16,16 @@ from mlx.utils import tree_flatten
 
 from benchmarks import machine
 from benchmarks.models import CODEC, VISION
-from mlx_sam_audio.models.config import (
-    ClapConfig,
-    EncoderConfig,
-    HTSATConfig,
-    ImageBindConfig,
-    JudgeConfig,
-    ModernBertConfig,
-    PETransformerConfig,
-    RobertaConfig,
-    SpanPredictorConfig,
-    TowerConfig,
-)
-from mlx_sam_audio.models.imagebind import ImageBindNetwork
-from mlx_sam_audio.models.judge import JudgeNetwork
-from mlx_sam_audio.models.pe_a_frame import PEAudioFrame
+from mlx_sam_audio.models.clap import ClapConfig, ClapNetwork
+from mlx_sam_audio.models.dacvae import EncoderConfig
+from mlx_sam_audio.models.htsat import HTSATConfig
+from mlx_sam_audio.models.imagebind import ImageBindConfig, ImageBindNetwork, TowerConfig
+from mlx_sam_audio.models.judge import JudgeConfig, JudgeNetwork
+from mlx_sam_audio.models.modernbert import ModernBertConfig
+from mlx_sam_audio.models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
+from mlx_sam_audio.models.pe_transformer import PETransformerConfig
+from mlx_sam_audio.models.roberta import RobertaConfig
 from mlx_sam_audio.models.vision import VisionEncoder
-from mlx_sam_audio.ranking.clap import ClapNetwork
 
 MODERNBERT = ModernBertConfig(
     50_368, 1024, 16, 22, 2624, 1e-5, 3, 64, 160_000.0, 10_000.0, 50_283, 512

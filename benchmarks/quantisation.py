@@ -13,8 +13,7 @@ import numpy as np
 from benchmarks import machine, models, quality
 from mlx_sam_audio import SAMAudio, ode
 from mlx_sam_audio.engine import draws
-from mlx_sam_audio.models.config import QuantisationConfig
-from mlx_sam_audio.models.quantise import quantise
+from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
 from mlx_sam_audio.ranking.metrics import si_sdr
 
 KINDS = ("float32", "bfloat16", "float16", "8 bits", "6 bits", "4 bits")

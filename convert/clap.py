@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.models.config import (
-    ClapConfig,
-    Epsilon,
-    Heads,
-    HTSATConfig,
-    Layers,
-    Positions,
-    RobertaConfig,
-    Token,
-    Vocabulary,
-    Width,
-)
+from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.models.clap import ClapConfig, ClapNetwork
+from mlx_sam_audio.models.config import Epsilon, Heads, Layers, Positions, Token, Vocabulary, Width
+from mlx_sam_audio.models.htsat import HTSATConfig
 from mlx_sam_audio.models.modernbert import Tokenizer
-from mlx_sam_audio.models.schema import Lenient, parse, read_json
-from mlx_sam_audio.ranking.clap import ClapNetwork
+from mlx_sam_audio.models.roberta import RobertaConfig
+from mlx_sam_audio.models.schema import Lenient, parse
 
 from .rules import Checkpoint, Part
 from .sources import Source

@@ -15,9 +15,10 @@ from mlx_sam_audio.command.terminal import Parser
 from mlx_sam_audio.errors import SAMAudioError, plain
 from mlx_sam_audio.loading import manifest
 from mlx_sam_audio.loading.load import expanded, stamps, store
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models import quantise
-from mlx_sam_audio.models.config import DTYPES, QuantisationConfig
-from mlx_sam_audio.models.schema import read_json
+from mlx_sam_audio.models.config import DTYPES
+from mlx_sam_audio.models.quantise import QuantisationConfig
 
 from . import clap, imagebind, judge, pe_a_frame, sam_audio
 from .folder import check_space, check_target, whole, write_json, write_weights

@@ -8,9 +8,10 @@ without a configuration; a config.json beside it holds other sizes, if any.
 import re
 from dataclasses import dataclass
 
-from mlx_sam_audio.models.config import Heads, ImageBindConfig, Layers, TowerConfig, Width
-from mlx_sam_audio.models.imagebind import ImageBindNetwork
-from mlx_sam_audio.models.schema import parse, read_json
+from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.models.config import Heads, Layers, Width
+from mlx_sam_audio.models.imagebind import ImageBindConfig, ImageBindNetwork, TowerConfig
+from mlx_sam_audio.models.schema import parse
 
 from .rules import Checkpoint, Part
 from .sources import Source

@@ -5,10 +5,12 @@ Source: facebookresearch/sam-audio (sam_audio/model/config.py, judge.py).
 
 from dataclasses import dataclass
 
-from mlx_sam_audio.models.config import EncoderConfig, JudgeConfig, Layers, Width
-from mlx_sam_audio.models.judge import JudgeNetwork
+from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.models.config import Layers, Width
+from mlx_sam_audio.models.dacvae import EncoderConfig
+from mlx_sam_audio.models.judge import JudgeConfig, JudgeNetwork
 from mlx_sam_audio.models.modernbert import Tokenizer
-from mlx_sam_audio.models.schema import parse, read_json
+from mlx_sam_audio.models.schema import parse
 
 from .pe_a_frame import Text, Transformer, text_config, text_left_out, transformer_config
 from .rules import Checkpoint, Part

@@ -11,24 +11,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import (
     Epsilon,
     Heads,
     Layers,
-    ModernBertConfig,
-    PETransformerConfig,
     Positions,
     Rates,
     SampleRate,
-    SpanPredictorConfig,
     Theta,
     Token,
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.models.modernbert import Tokenizer
-from mlx_sam_audio.models.pe_a_frame import PEAudioFrame
-from mlx_sam_audio.models.schema import Lenient, Wrong, parse, read_json
+from mlx_sam_audio.models.modernbert import ModernBertConfig, Tokenizer
+from mlx_sam_audio.models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
+from mlx_sam_audio.models.pe_transformer import PETransformerConfig
+from mlx_sam_audio.models.schema import Lenient, Wrong, parse
 
 from .rules import Checkpoint, Part
 from .sources import SafetensorsWeights, Source

@@ -11,27 +11,25 @@ from typing import Annotated, Any, Literal
 
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading.load import SIZES
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import (
-    CodecConfig,
     Epsilon,
     Heads,
     Layers,
-    ModelConfig,
     Positions,
-    QuantisationConfig,
     Rates,
     SampleRate,
-    TextConfig,
     Tokens,
-    TransformerConfig,
-    VisionConfig,
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.models.sam_audio import Network
-from mlx_sam_audio.models.schema import Lenient, Wrong, parse, read_json
-from mlx_sam_audio.models.t5 import Tokenizer
-from mlx_sam_audio.models.vision import VisionEncoder
+from mlx_sam_audio.models.dacvae import CodecConfig
+from mlx_sam_audio.models.dit import TransformerConfig
+from mlx_sam_audio.models.quantise import QuantisationConfig
+from mlx_sam_audio.models.sam_audio import ModelConfig, Network
+from mlx_sam_audio.models.schema import Lenient, Wrong, parse
+from mlx_sam_audio.models.t5 import TextConfig, Tokenizer
+from mlx_sam_audio.models.vision import VisionConfig, VisionEncoder
 
 from .rules import Checkpoint, Part
 from .sources import SafetensorsWeights, Source

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from .errors import SAMAudioError, shown
-from .models.config import VocabularyConfig
+from .models.sam_audio import VocabularyConfig
 
 NULL, PADDING = 0, 3  # rows of the anchor embedding
 SIGNS = {"+": 1, "-": 2}

@@ -15,9 +15,8 @@ from .calls import WINDOW, as_array, public
 from .engine.windows import Windows
 from .errors import SAMAudioError, check_finite
 from .loading import load
-from .models.config import SpanPredictorConfig
 from .models.modernbert import Tokenizer
-from .models.pe_a_frame import PEAudioFrame
+from .models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
 from .prompts import Span
 
 NAME = "pe-a-frame-large"

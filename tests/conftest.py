@@ -16,9 +16,9 @@ from convert.command import convert
 from convert.folder import write_json
 from convert.torch_file import TorchWeights
 from mlx_sam_audio import SAMAudio, SAMAudioError
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models import cpu
 from mlx_sam_audio.models.sam_audio import Network
-from mlx_sam_audio.models.schema import read_json
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 

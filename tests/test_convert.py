@@ -26,7 +26,7 @@ from convert.torch_file import TorchWeights
 from mlx_sam_audio import SAMAudio, SAMAudioError, files
 from mlx_sam_audio.loading import manifest
 from mlx_sam_audio.models import dit
-from mlx_sam_audio.models.config import QuantisationConfig
+from mlx_sam_audio.models.quantise import QuantisationConfig
 
 
 def test_the_folder_is_complete(tiny_folder):

@@ -18,7 +18,7 @@ from convert.command import convert
 from convert.sources import Source
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.media.video import MaskedVideo
-from mlx_sam_audio.models.config import QuantisationConfig
+from mlx_sam_audio.models.quantise import QuantisationConfig
 from mlx_sam_audio.ranking import fbank
 from mlx_sam_audio.ranking.imagebind import ImageBind, ends, views
 

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 
 from mlx_sam_audio import SAMAudio, SAMAudioError, SAMAudioWarning
 from mlx_sam_audio.loading import load, manifest
-from mlx_sam_audio.models.config import ModernBertConfig, RobertaConfig
-from mlx_sam_audio.models.modernbert import Tokenizer
+from mlx_sam_audio.models.modernbert import ModernBertConfig, Tokenizer
+from mlx_sam_audio.models.roberta import RobertaConfig
 from mlx_sam_audio.models.t5 import Tokenizer as Pieces
 from mlx_sam_audio.ranking.judge import Judge
 from mlx_sam_audio.span_predictor import SpanPredictor
@@ -255,7 +255,7 @@ def test_odd_json(folder, text, message):
 
 
 def test_more_tokens_than_the_network_has(tiny_folder):
-    config = load.ModelConfig.read(tiny_folder).text
+    config = load.read(load.ModelConfig, tiny_folder).text
     path = tiny_folder / "spiece.model"
     with pytest.raises(SAMAudioError, match="spiece.model has 79 tokens, but the network only 78"):
         Pieces(path, replace(config, vocab_size=78))

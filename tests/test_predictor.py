@@ -16,7 +16,7 @@ from convert.__main__ import main
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError, Span, span_predictor
 from mlx_sam_audio.loading import load, manifest
-from mlx_sam_audio.models.schema import read_json
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.prompts import anchors
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans
 

@@ -9,9 +9,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..demo import sounds
-from ..models.config import CodecConfig
 from ..models.conv import Conv1d, StridedConv1d, TransposedConv1d
-from ..models.dacvae import DACVAE, Snake, run
+from ..models.dacvae import DACVAE, CodecConfig, Snake, run
 from ..models.sam_audio import Network
 
 CONFIG = CodecConfig(

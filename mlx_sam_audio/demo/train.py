@@ -30,9 +30,9 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from ..demo import codec, sounds
 from ..engine.pipeline import SAMAudio
 from ..loading import load, manifest
-from ..models import config as shapes
-from ..models.sam_audio import Network
-from ..models.t5 import END, PAD, Tokenizer
+from ..models.dit import TransformerConfig
+from ..models.sam_audio import ModelConfig, Network, VocabularyConfig
+from ..models.t5 import END, PAD, TextConfig, Tokenizer
 from ..prompts import SIGNS, Span
 from ..ranking.metrics import si_sdr
 
@@ -44,7 +44,7 @@ SPANS_ALONE = 1 / 3  # of the examples: their times must tell the sound from the
 LENGTHS = (2, 2, 2, 4, 8)  # seconds, in turn, once 2 s alone have taught the model to separate
 
 
-def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
+def fresh(pieces: Path) -> tuple[ModelConfig, Network, Tokenizer]:
     """An untrained model, and its tokenizer made of the descriptions."""
     if not pieces.exists():
         settings = dict(vocab_size=120, hard_vocab_limit=False, character_coverage=1.0)
@@ -55,12 +55,12 @@ def fresh(pieces: Path) -> tuple[shapes.ModelConfig, Network, Tokenizer]:
         pieces.write_bytes(model.getvalue())
     size = SentencePieceProcessor(model_file=str(pieces)).vocab_size()
     sizes = dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, num_buckets=32)
-    text = shapes.TextConfig(size, **sizes, max_distance=128, eps=1e-6, max_tokens=512)
+    text = TextConfig(size, **sizes, max_distance=128, eps=1e-6, max_tokens=512)
     sizes = dict(dim=192, n_heads=4, n_layers=4, ffn_dim=512, context_dim=192, frequency_dim=64)
-    transformer = shapes.TransformerConfig(
+    transformer = TransformerConfig(
         **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
     )
-    config = shapes.ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
+    config = ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
     mx.random.seed(0)
     network = Network(config)
     clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
@@ -286,14 +286,14 @@ def score(model: SAMAudio, count: int = 12) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in gains.items()}
 
 
-def vocabulary() -> shapes.VocabularyConfig:
+def vocabulary() -> VocabularyConfig:
     """The sounds by name, and every word of their descriptions."""
     phrases = [phrase for family in FAMILIES for phrase in family.phrases + family.heldout]
     words = sounds.STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
-    return shapes.VocabularyConfig(tuple(f.phrases[0] for f in FAMILIES), tuple(sorted(words)))
+    return VocabularyConfig(tuple(f.phrases[0] for f in FAMILIES), tuple(sorted(words)))
 
 
-def export(config: shapes.ModelConfig, weights: dict, pieces: Path, folder: Path) -> None:
+def export(config: ModelConfig, weights: dict, pieces: Path, folder: Path) -> None:
     """Write a model folder in float16."""
     folder.mkdir(exist_ok=True)
     half = {name: value.astype(mx.float16) for name, value in weights.items()}

@@ -4,7 +4,7 @@ import mlx.core as mx
 
 from ..calls import as_array
 from ..errors import SAMAudioError, shown
-from ..models.config import CodecConfig
+from ..models.dacvae import CodecConfig
 from ..models.watermark import BITS
 
 NOISE_BLOCK = 256  # frames

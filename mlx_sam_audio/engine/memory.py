@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from ..errors import SAMAudioError, shown
 from ..models import cpu
-from ..models.config import ModelConfig
 from ..models.device import on_cpu
+from ..models.sam_audio import ModelConfig
 
 CODEC = 10  # arrays of the codec's widest layer that live at once
 SOLVER = 44  # arrays (N, D) that live at once in an evaluation

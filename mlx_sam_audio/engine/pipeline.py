@@ -18,9 +18,8 @@ from ..loading import load
 from ..media import audio as audio_files
 from ..media.video import Features, MaskedVideo, aligned
 from ..models import chunks
-from ..models.config import ModelConfig
 from ..models.dit import Moment
-from ..models.sam_audio import Condition, Network
+from ..models.sam_audio import Condition, ModelConfig, Network
 from ..models.t5 import Tokenizer
 from ..models.vision import VisionEncoder
 from ..prompts import PADDING, Span, anchors, check_prompt, check_words

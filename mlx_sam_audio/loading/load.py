@@ -16,13 +16,13 @@ from ..engine import memory
 from ..errors import SAMAudioError, note, shown
 from ..files import reason
 from ..models import cpu
-from ..models.config import ModelConfig, Stored
+from ..models.config import Stored
 from ..models.quantise import quantise
-from ..models.sam_audio import Network
-from ..models.schema import read_json
+from ..models.sam_audio import ModelConfig, Network
 from ..models.t5 import Tokenizer
 from ..models.vision import VisionEncoder
 from . import manifest
+from .strict_json import read_json
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
 AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
@@ -187,7 +187,8 @@ def auxiliary(
 
 def read(kind: type[Stored], folder: Path, verify: bool = False) -> Stored:
     """The configuration in a folder whose files are what its manifest says."""
-    config = kind.read(folder)
+    path = folder / "config.json"
+    config = kind.from_dict(read_json(path), path)
     manifest.check(folder, verify, stamps())
     return config
 

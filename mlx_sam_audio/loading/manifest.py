@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ..errors import SAMAudioError
 from ..files import reason
-from ..models.schema import Wrong, parse, read_json
+from ..models.schema import Wrong, parse
+from .strict_json import read_json
 
 NAME = "manifest.json"
 SMALL = 16 * 2**20  # bytes of a file that is read whole whenever a model is loaded

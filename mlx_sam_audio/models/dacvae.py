@@ -8,14 +8,60 @@ separation model never samples. Layout (batch, time, channels).
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from . import cpu
-from .config import CodecConfig, EncoderConfig
+from .config import MOST_SAMPLES, Rates, SampleRate, Width
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
+from .schema import Wrong
 from .watermark import Watermark
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The codec's encoding half."""
+
+    sample_rate: SampleRate
+    encoder_dim: Width
+    encoder_rates: Rates
+    latent_dim: Width
+    codebook_dim: Width  # channels C of the latents
+
+    @property
+    def hop_length(self) -> int:
+        return math.prod(self.encoder_rates)
+
+    def wrong(self) -> Wrong:
+        widest = self.encoder_dim * 2 ** len(self.encoder_rates)
+        return {
+            f"a frame has more than {MOST_SAMPLES} samples": self.hop_length > MOST_SAMPLES,
+            "the encoder ends too wide": widest > 2**16,
+        }
+
+
+@dataclass(frozen=True)
+class CodecConfig(EncoderConfig):
+    decoder_dim: Width
+    decoder_rates: Rates
+    watermark: bool
+    watermark_rates: Annotated[tuple[Annotated[int, 1, 2**10], ...], 0, 8]
+
+    def wrong(self) -> Wrong:
+        hop, marked = self.hop_length, math.prod(self.watermark_rates)
+        narrowest = self.decoder_dim // 3 // 2 ** len(self.watermark_rates)
+        return {
+            **super().wrong(),
+            "decoder_rates and encoder_rates differ": math.prod(self.decoder_rates) != hop,
+            "decoder_dim cannot be halved so often": (
+                self.decoder_dim % 2 ** len(self.decoder_rates)
+            ),
+            "watermark_rates do not fit": self.watermark
+            and (not self.watermark_rates or hop % marked or narrowest < 2),
+        }
 
 
 @cpu.quicker(cpu.nearest)
@@ -196,7 +242,8 @@ class DACVAE(CodecEncoder):
     def __init__(self, config: CodecConfig):
         super().__init__(config)
         self.decoder = Decoder(config)
-        self.watermark = Watermark(config) if config.watermark else None
+        width, rates = config.decoder_dim // 3, config.watermark_rates
+        self.watermark = Watermark(width, rates) if config.watermark else None
 
     def decode(self, latents: mx.array, message: mx.array | None = None) -> mx.array:
         """Latents (B, N, C) -> waveform (B, N * hop) float32, marked by a message (B, 16)."""

@@ -9,6 +9,7 @@ meets them.
 """
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -17,8 +18,29 @@ import mlx.nn as nn
 import numpy as np
 
 from . import cpu
-from .config import TransformerConfig
+from .config import Epsilon, Heads, Layers, Positions, Width, heads_do_not_fit
 from .conv import Conv1d
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    dim: Width
+    n_heads: Heads
+    n_layers: Layers
+    ffn_dim: Width
+    context_dim: Width
+    frequency_dim: Width
+    norm_eps: Epsilon
+    max_positions: Positions
+    out_channels: Width
+
+    def wrong(self) -> Wrong:
+        return {
+            **heads_do_not_fit(self.dim, self.n_heads, 2),
+            "context_dim is not dim": self.context_dim != self.dim,
+            "frequency_dim is odd": self.frequency_dim % 2,
+        }
 
 
 class Moment(NamedTuple):

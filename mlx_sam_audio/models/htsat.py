@@ -6,11 +6,50 @@ image network sees them. B batch, T samples, N frames, M mel bands, S side in to
 L tokens, D width.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .config import HTSATConfig
+from .config import Epsilon, Heads, SampleRate, Width
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class HTSATConfig:
+    sample_rate: SampleRate
+    clip_samples: Annotated[int, 1, 2**24]  # heard at once
+    n_fft: Annotated[int, 16, 2**16]
+    hop_length: Annotated[int, 1, 2**16]
+    mel_bins: Annotated[int, 1, 2**10]
+    image_size: Annotated[int, 1, 2**12]  # of the square that the spectrogram is folded to
+    patch_size: Annotated[int, 1, 2**8]
+    dim: Width  # of the first stage; doubles from stage to stage
+    depths: Annotated[tuple[Annotated[int, 1, 2**6], ...], 1, 8]  # blocks of each stage
+    n_heads: Annotated[tuple[Heads, ...], 1, 8]
+    window: Annotated[int, 1, 2**6]  # tokens to a side
+    eps: Epsilon
+
+    def wrong(self) -> Wrong:
+        stages, side = len(self.depths), self.image_size // self.patch_size
+        frames = 1 + self.clip_samples // self.hop_length
+        columns = self.image_size**2 // self.mel_bins
+        pairs = side**2 * self.window**2 * sum(self.depths)  # of tokens that see each other
+        odd = [self.dim * 2**i % heads for i, heads in enumerate(self.n_heads)]
+        return {
+            "depths and n_heads are not of the same stages": stages != len(self.n_heads),
+            "the width of a stage is no multiple of its n_heads": any(odd),
+            "the last stage is too wide": self.dim * 2**stages > 2**16,
+            "n_fft is odd": self.n_fft % 2,
+            "a clip is shorter than n_fft": self.clip_samples < self.n_fft,
+            "image_size is no multiple of mel_bins": self.image_size % self.mel_bins,
+            "image_size is no multiple of patch_size": self.image_size % self.patch_size,
+            "the last stage is not whole windows": side % (2 ** (stages - 1) * self.window),
+            "a clip is too long": frames * columns > 2**25,
+            "the windows are too large": pairs > 2**25,
+        }
 
 
 class LogMel(nn.Module):

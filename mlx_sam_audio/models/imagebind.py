@@ -5,16 +5,46 @@ patch convolutions are products here. B clips or views, L tokens (class first, t
 row), D width, E width of the common space.
 """
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..ranking.fbank import FRAMES, MELS
-from .config import ImageBindConfig, TowerConfig
+from .config import Dtype, Heads, Layers, Stored, Width, heads_do_not_fit
+from .schema import Wrong
 from .vision import attend, split
 
 IMAGE, PATCH, PAIR = 224, 14, 2  # pixels, pixels, frames: a patch reaches over both
+MELS, FRAMES = 128, 204  # of a clip's spectrogram
 WINDOW, STRIDE = 16, 10  # of the spectrogram's patches, which overlap
 EPS = 1e-6  # of every norm but the spectrogram's
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One of ImageBind's."""
+
+    dim: Width
+    n_heads: Heads
+    n_layers: Layers
+    ffn_dim: Width
+    output_dim: Width  # of the space that both towers share
+
+    def wrong(self) -> Wrong:
+        return heads_do_not_fit(self.dim, self.n_heads)
+
+
+@dataclass(frozen=True)
+class ImageBindConfig(Stored):
+    audio: TowerConfig
+    vision: TowerConfig
+    dtype: Dtype
+
+    model_type = "imagebind"
+    format = 2
+
+    def wrong(self) -> Wrong:
+        return {"the towers differ in output_dim": self.audio.output_dim != self.vision.output_dim}
 
 
 class Attention(nn.Module):

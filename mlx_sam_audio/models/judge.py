@@ -6,13 +6,28 @@ reads, so that in its batches of unequal lengths padding counts as sound. B batc
 N frames, L tokens, D width.
 """
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import JudgeConfig
-from .dacvae import CodecEncoder
-from .modernbert import ModernBert
-from .pe_transformer import PETransformer
+from .config import Dtype, Stored, Width
+from .dacvae import CodecEncoder, EncoderConfig
+from .modernbert import ModernBert, ModernBertConfig
+from .pe_transformer import PETransformer, PETransformerConfig
+
+
+@dataclass(frozen=True)
+class JudgeConfig(Stored):
+    codec: EncoderConfig
+    text: ModernBertConfig
+    transformer: PETransformerConfig  # over the mixture, and over a candidate
+    finetune_transformer: PETransformerConfig  # over both and the text
+    bottleneck_dim: Width
+    dtype: Dtype
+
+    model_type = "sam_audio_judge"
+    format = 2
 
 
 class JudgeNetwork(nn.Module):

@@ -5,14 +5,49 @@ read: the layers after it and the final norm do not exist here. Most layers see 
 either side; every third sees the whole prompt. B batch, L tokens, D width, H heads.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import SAMAudioError
-from .config import ModernBertConfig, RobertaConfig
+from .config import (
+    Epsilon,
+    Heads,
+    Layers,
+    Theta,
+    Token,
+    Tokens,
+    Vocabulary,
+    Width,
+    heads_do_not_fit,
+)
 from .dit import rotary_table, rotate
+from .roberta import RobertaConfig
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class ModernBertConfig:
+    vocab_size: Vocabulary
+    dim: Width
+    n_heads: Heads
+    n_layers: Layers  # those that are used: the tower may have more
+    ffn_dim: Width
+    eps: Epsilon
+    global_every: Layers  # layer i sees the whole prompt if i is a multiple of this
+    window: Token  # how many tokens to either side the other layers see
+    global_theta: Theta
+    local_theta: Theta
+    pad_token: Token
+    max_tokens: Tokens
+
+    def wrong(self) -> Wrong:
+        return {
+            **heads_do_not_fit(self.dim, self.n_heads, 2),
+            "pad_token is not in the vocabulary": self.pad_token >= self.vocab_size,
+        }
 
 
 class Tokenizer:

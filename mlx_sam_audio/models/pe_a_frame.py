@@ -5,12 +5,29 @@ the latents on: the codec's encoder is SAM-Audio's own. B batch, N frames, L tok
 D width of what a head is given, E width of what it returns.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import SpanPredictorConfig
-from .modernbert import ModernBert
-from .pe_transformer import PETransformer
+from .config import MOST_SAMPLES, Dtype, SampleRate, Stored, Width
+from .modernbert import ModernBert, ModernBertConfig
+from .pe_transformer import PETransformer, PETransformerConfig
+
+
+@dataclass(frozen=True)
+class SpanPredictorConfig(Stored):
+    sample_rate: SampleRate
+    hop_length: Annotated[int, 1, MOST_SAMPLES]  # samples per frame
+    channels: Width  # of the latents
+    transformer: PETransformerConfig
+    text: ModernBertConfig
+    output_dim: Width  # of the space in which frames meet the text
+    dtype: Dtype
+
+    model_type = "pe_a_frame"
+    format = 2
 
 
 class ContrastiveHead(nn.Module):

@@ -6,12 +6,28 @@ are neighbouring channels, as in the checkpoint: not the layout of `dit`. B batc
 D width, H heads.
 """
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import PETransformerConfig
+from .config import Epsilon, Heads, Layers, Positions, Width, heads_do_not_fit
 from .conv import Conv1d
 from .dit import attend, rotary_table
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class PETransformerConfig:
+    dim: Width
+    n_heads: Heads
+    n_layers: Layers
+    ffn_dim: Width
+    norm_eps: Epsilon
+    max_positions: Positions  # the class token's included
+
+    def wrong(self) -> Wrong:
+        return heads_do_not_fit(self.dim, self.n_heads, 2)
 
 
 @mx.compile

@@ -4,14 +4,20 @@ The blocks of the transformer and T5 are quantised, which hold nearly all weight
 the layers between the networks are not: they are small, and errors there are heard.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import QuantisationConfig
-from .sam_audio import Network
+
+@dataclass(frozen=True)
+class QuantisationConfig:
+    bits: Literal[4, 6, 8]
+    group_size: Literal[32, 64, 128]  # weights that share a scale and a bias
 
 
-def layers(network: Network, group_size: int) -> list[str]:
+def layers(network: nn.Module, group_size: int) -> list[str]:
     """Names of the layers to quantise: those whose rows are whole groups."""
     return [
         name
@@ -22,7 +28,7 @@ def layers(network: Network, group_size: int) -> list[str]:
     ]
 
 
-def quantise(network: Network, config: QuantisationConfig) -> None:
+def quantise(network: nn.Module, config: QuantisationConfig) -> None:
     """Replace those layers by quantised ones (lazily, so that weights loaded next cost nothing)."""
     chosen = set(layers(network, config.group_size))
     nn.quantize(

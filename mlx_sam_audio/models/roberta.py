@@ -4,10 +4,44 @@ Follows transformers `models/roberta/modeling_roberta.py`. Norms come after the 
 count from the padding token's number on. B batch, L tokens, D width.
 """
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import RobertaConfig
+from .config import (
+    Epsilon,
+    Heads,
+    Layers,
+    Positions,
+    Token,
+    Tokens,
+    Vocabulary,
+    Width,
+    heads_do_not_fit,
+)
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class RobertaConfig:
+    vocab_size: Vocabulary
+    dim: Width
+    n_heads: Heads
+    n_layers: Layers
+    ffn_dim: Width
+    eps: Epsilon
+    max_positions: Positions  # the two that no token has included
+    pad_token: Token
+    max_tokens: Tokens
+
+    def wrong(self) -> Wrong:
+        last = self.pad_token + self.max_tokens
+        return {
+            **heads_do_not_fit(self.dim, self.n_heads),
+            "pad_token is not in the vocabulary": self.pad_token >= self.vocab_size,
+            "max_tokens are more than max_positions": last >= self.max_positions,
+        }
 
 
 class Embeddings(nn.Module):

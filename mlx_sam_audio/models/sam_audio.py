@@ -6,15 +6,47 @@ models), L text tokens, C latent channels, D width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import ModelConfig
-from .dacvae import DACVAE
-from .dit import DiT, Moment, sinusoidal
-from .t5 import T5Encoder
+from .config import Dtype, Stored, Width, Word
+from .dacvae import DACVAE, CodecConfig
+from .dit import DiT, Moment, TransformerConfig, sinusoidal
+from .quantise import QuantisationConfig
+from .schema import Wrong
+from .t5 import T5Encoder, TextConfig
+from .vision import VisionConfig
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """What a model trained on few sounds understands."""
+
+    sounds: Annotated[tuple[Word, ...], 0, 2**12]  # for people
+    words: Annotated[tuple[Word, ...], 0, 2**16]  # lower case; a prompt with another is refused
+
+
+@dataclass(frozen=True)
+class ModelConfig(Stored):
+    codec: CodecConfig
+    text: TextConfig
+    transformer: TransformerConfig
+    vision: VisionConfig | None
+    vocabulary: VocabularyConfig | None  # None: any words
+    num_anchors: Annotated[int, 3, 2**10]  # "+", "-" and padding at least
+    anchor_dim: Width
+    dtype: Dtype  # of all that is not quantised
+    quantisation: QuantisationConfig | None
+
+    model_type = "sam_audio"
+    format = 3
+
+    def wrong(self) -> Wrong:
+        stems = 2 * self.codec.codebook_dim
+        return {"out_channels are not two stems": self.transformer.out_channels != stems}
 
 
 class Condition(NamedTuple):

@@ -1,4 +1,4 @@
-"""JSON files, strictly: regular, small, without surprises, and read into dataclasses.
+"""Values of JSON as dataclasses, strictly.
 
 A field's annotation says what its value may be: `Annotated[int, 1, 8]` is a whole number of 1 to 8,
 `Annotated[tuple[int, ...], 1, 8]` a list of so many, `Literal` one of a few values, `X | None` may
@@ -6,17 +6,13 @@ be null. A boolean is no number; a whole number does for a float.
 """
 
 import dataclasses
-import json
 import math
 import reprlib
 import types
 import typing
-from pathlib import Path
 
 from ..errors import SAMAudioError
-from ..files import reason
 
-MOST_BYTES = 4 * 2**20
 NAMES = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text", tuple: "a list",
     dict: "an object", types.NoneType: "null",
@@ -29,37 +25,7 @@ class Lenient:
     """Base of dataclasses whose file may hold other keys: the original ignores them, too."""
 
 
-def read_json(path: Path) -> dict:
-    """The JSON object in a file of a model folder."""
-    if not path.is_file():  # nor is a pipe, for which one would wait
-        raise SAMAudioError(f"{path.parent} holds no {path.name}: it is not a model folder")
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        values = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_number)
-    except (OSError, ValueError, RecursionError) as error:
-        raise SAMAudioError(f"cannot read {path}: {reason(error)}") from None
-    if not isinstance(values, dict):
-        raise SAMAudioError(f"{path} holds no JSON object")
-    return values
-
-
-def unique(pairs: list[tuple[str, object]]) -> dict:
-    values = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"{reprlib.repr(key)} stands there twice")
-        values[key] = value
-    return values
-
-
-def no_number(name: str):
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def parse(kind, value, where: str | Path, key: str = ""):
+def parse(kind, value, where: object, key: str = ""):
     """A value of JSON as a `kind`: a dataclass, or what the annotation of a field says.
 
     where, key: the file, and the place in it. Raises SAMAudioError that names both.
@@ -88,7 +54,7 @@ def parse(kind, value, where: str | Path, key: str = ""):
     raise SAMAudioError(f"{where}: {key} is {reprlib.repr(value)}, expected {wanted}")
 
 
-def parse_fields(kind, values: dict, where: str | Path, key: str):
+def parse_fields(kind, values: dict, where: object, key: str):
     """The dataclass. Keys without a default must be there; unknown ones may not, unless the class
     is `Lenient`; its method `wrong`, if it has one, says which values do not go together."""
     place = f"{where}, {key}" if key else where

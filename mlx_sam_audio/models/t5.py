@@ -4,7 +4,9 @@ Follows transformers `models/t5/modeling_t5.py`, encoder only. B batch, L tokens
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +14,30 @@ import numpy as np
 import sentencepiece
 
 from ..errors import SAMAudioError
-from .config import TextConfig
+from .config import Epsilon, Heads, Layers, Positions, Tokens, Vocabulary, Width
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    vocab_size: Vocabulary
+    d_model: Width
+    d_kv: Width
+    d_ff: Width
+    num_layers: Layers
+    num_heads: Heads
+    num_buckets: Annotated[int, 4, 2**16]
+    max_distance: Positions
+    eps: Epsilon
+    max_tokens: Tokens
+
+    def wrong(self) -> Wrong:
+        return {
+            "the heads are too wide": self.num_heads * self.d_kv > 2**16,
+            "num_buckets is no multiple of 4": self.num_buckets % 4,
+            "max_distance is too short for num_buckets": self.max_distance <= self.num_buckets // 4,
+        }
+
 
 PAD, END = 0, 1
 

@@ -6,12 +6,37 @@ that rotary pairs are its two halves. F frames, S image size, L tokens (class, t
 row), D width, H heads.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .config import VisionConfig
+from .config import Heads, Layers, Width, heads_do_not_fit
 from .dit import rotate
+from .schema import Wrong
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    dim: Width  # width of one frame's vector
+    image_size: Annotated[int, 1, 2**13]
+    patch_size: Annotated[int, 1, 2**8]
+    width: Width
+    layers: Layers
+    heads: Heads
+    pool_heads: Heads
+    mlp_dim: Width
+
+    def wrong(self) -> Wrong:
+        return {
+            **heads_do_not_fit(self.width, self.heads, 4),
+            **heads_do_not_fit(self.width, self.pool_heads),
+            "a head is wider than 1024": self.width // self.heads > 1024,
+            "image_size is no multiple of patch_size": self.image_size % self.patch_size,
+            "a picture has more than 128 x 128 patches": self.image_size > 128 * self.patch_size,
+        }
 
 
 def rotary_table(grid: int, head_dim: int) -> tuple[mx.array, mx.array]:

@@ -8,7 +8,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import cpu
-from .config import CodecConfig
 from .conv import Conv1d, StridedConv1d, TransposedConv1d
 
 BITS = 16
@@ -96,11 +95,11 @@ class LSTM(nn.Module):
 
 
 class Watermark(nn.Module):
-    def __init__(self, config: CodecConfig):
+    def __init__(self, width: int, rates: tuple[int, ...]):
         super().__init__()
         # full-size: widths 512, 256, 128, 64, 32 at rates 8, 5, 4, 2
-        widths = [config.decoder_dim // 3 // 2**i for i in range(len(config.watermark_rates) + 1)]
-        stages = list(zip(widths[:-1], widths[1:], config.watermark_rates, strict=True))
+        widths = [width // 2**i for i in range(len(rates) + 1)]
+        stages = list(zip(widths[:-1], widths[1:], rates, strict=True))
         self.pre = Conv1d(1, widths[-1], 7, causal=True)
         self.down = [
             [ResidualELU(small), StridedConv1d(small, large, rate, causal=True)]

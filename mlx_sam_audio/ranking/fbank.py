@@ -12,13 +12,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..media import audio
+from ..models.imagebind import FRAMES, MELS
 
 SAMPLE_RATE = 16_000
 CLIP = 2  # seconds
 CLIPS = 3
 WINDOW, HOP, FFT = 400, 160, 512  # samples
-MELS, LOWEST = 128, 20.0  # from that many Hz up to half the sample rate
-FRAMES = 204  # of a clip; what its windows leave is padded
+LOWEST = 20.0  # Hz of the bands, which go up to half the sample rate
 MEAN, STD = -4.268, 9.138  # of log energies, in the data that it was trained on
 LARGEST = 2**20  # values in a resampling kernel, which odd rates would make gigabytes
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling kernel

@@ -15,8 +15,7 @@ from ..calls import RATE, SOUNDS, either, is_video, public
 from ..errors import SAMAudioError, check_finite
 from ..loading import load
 from ..media.video import MaskedVideo, matched
-from ..models.config import ImageBindConfig
-from ..models.imagebind import IMAGE, PAIR, ImageBindNetwork
+from ..models.imagebind import IMAGE, PAIR, ImageBindConfig, ImageBindNetwork
 from . import fbank
 
 NAME = "imagebind"

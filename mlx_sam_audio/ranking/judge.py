@@ -13,8 +13,7 @@ from ..calls import SOUNDS, public
 from ..errors import SAMAudioError, check_finite
 from ..loading import load
 from ..models import chunks
-from ..models.config import JudgeConfig
-from ..models.judge import JudgeNetwork
+from ..models.judge import JudgeConfig, JudgeNetwork
 from ..models.modernbert import Tokenizer
 
 NAME = "judge"
