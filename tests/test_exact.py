@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_sam_audio.models import conv, cpu, dit, watermark
+from mlx_sam_audio.models import conv, cpu, layers, watermark
 from mlx_sam_audio.models.dacvae import Snake
 
 pytestmark = pytest.mark.usefixtures("side")
@@ -23,7 +23,7 @@ def test_exp():
 @pytest.mark.parametrize(
     "found, expected",
     [
-        (dit.silu, WIDE / (1 + np.exp(-WIDE.clip(-700)))),
+        (layers.silu, WIDE / (1 + np.exp(-WIDE.clip(-700)))),
         (watermark.elu, np.where(WIDE > 0, WIDE, np.expm1(np.minimum(WIDE, 0)))),
     ],
 )
@@ -33,7 +33,7 @@ def test_activations(found, expected):
 
 def test_swiglu():
     a, b = X[:1000].reshape(2, 500), X[-1000:].reshape(2, 500)
-    found = dit.swiglu(mx.array(np.concatenate([a, b], axis=1)))
+    found = layers.swiglu(mx.array(np.concatenate([a, b], axis=1)))
     wide = a.astype(np.float64)
     assert np.allclose(np.array(found), wide / (1 + np.exp(-wide)) * b, rtol=4e-6, atol=1e-30)
 
@@ -42,7 +42,7 @@ def test_swiglu():
 def test_attention(masked):
     q, k, v = mx.random.normal((3, 2, 3, 50, 16), key=mx.random.key(0))
     mask = np.arange(50) < (30 if masked else 50)
-    found = dit.attention(q, k, v, mx.array(mask)[None, None, None] if masked else None)
+    found = layers.attention(q, k, v, mx.array(mask)[None, None, None] if masked else None)
     q, k, v = (np.array(x, dtype=np.float64) for x in (q, k, v))
     weights = np.exp(q @ k.swapaxes(-1, -2) / 4) * mask
     expected = weights / weights.sum(axis=-1, keepdims=True) @ v
@@ -53,7 +53,7 @@ def test_rms_norm():
     x, weight = mx.random.normal((40, 16), key=mx.random.key(0)) * 1e-2, mx.arange(16.0)
     wide = np.array(x, dtype=np.float64)
     expected = wide / np.sqrt((wide**2).mean(axis=-1, keepdims=True) + 1e-5) * np.arange(16)
-    assert np.allclose(np.array(dit.rms_norm(x, weight, 1e-5)), expected, rtol=2e-6, atol=0)
+    assert np.allclose(np.array(layers.rms_norm(x, weight, 1e-5)), expected, rtol=2e-6, atol=0)
 
 
 @pytest.mark.parametrize("outputs, taps, dilation", [(3, 1, 1), (3, 7, 9), (512, 2, 1)])

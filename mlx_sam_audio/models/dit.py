@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 
-from . import cpu
 from .config import Epsilon, Heads, Layers, Positions, Width, heads_do_not_fit
 from .conv import Conv1d
+from .layers import RMSNorm, attend, rotary_table, rotate, silu, split_heads, swiglu
 from .schema import Wrong
 
 
@@ -60,56 +59,9 @@ def sinusoidal(t: mx.array, width: int) -> mx.array:
     return mx.concatenate([mx.cos(angles), mx.sin(angles)], axis=-1)
 
 
-def rotary_table(frames: int, head_dim: int, theta: float) -> tuple[mx.array, mx.array]:
-    """cos and sin (N, head_dim / 2), float32. mx.fast.rope strays from these by 2e-3 far out."""
-    frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
-    angles = np.outer(np.arange(frames, dtype=np.float32), frequencies.astype(np.float32))
-    return mx.array(np.cos(angles)), mx.array(np.sin(angles))
-
-
-@mx.compile
-def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
-    a, b = mx.split(x.astype(mx.float32), 2, axis=-1)
-    return mx.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1).astype(x.dtype)
-
-
 @partial(mx.compile, shapeless=True)
 def modulate(x: mx.array, shift: mx.array, scale: mx.array) -> mx.array:
     return x * (1 + scale) + shift
-
-
-@cpu.quicker(cpu.silu)
-def silu(x: mx.array) -> mx.array:
-    return nn.silu(x)
-
-
-@cpu.quicker(cpu.swiglu)
-@mx.compile
-def swiglu(x: mx.array) -> mx.array:
-    """silu(a) * b of the halves a and b of the last axis."""
-    a, b = mx.split(x, 2, axis=-1)
-    return nn.silu(a) * b
-
-
-@cpu.quicker(cpu.rms_norm)
-def rms_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
-    return mx.fast.rms_norm(x, weight, eps)
-
-
-@cpu.quicker(cpu.attention)
-def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """softmax(q k^T / sqrt(D)) v of (B, H, N, D); mask (B, 1, 1, N), True where a key is seen."""
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5, mask=mask)
-
-
-def attend(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> mx.array:
-    """mask (B, keys), True where a key may be seen."""
-    return attention(q, k, v, None if mask is None else mask[:, None, None, :])
-
-
-class RMSNorm(nn.RMSNorm):
-    def __call__(self, x: mx.array) -> mx.array:
-        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -135,12 +87,10 @@ class SelfAttention(nn.Module):
         self._shape = (config.n_heads, head_dim)
 
     def __call__(self, x: mx.array, rotary, mask: mx.array | None) -> mx.array:
-        batch, frames, width = x.shape
-        qkv = self.wqkv(x).reshape(batch, frames, 3, *self._shape)
+        qkv = self.wqkv(x).reshape(*x.shape[:2], 3, *self._shape)
         q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
         q, k = rotate(self.q_norm(q), *rotary), rotate(self.k_norm(k), *rotary)
-        y = attend(q, k, v, mask)
-        return self.wo(y.swapaxes(1, 2).reshape(batch, frames, width))
+        return self.wo(attend(q, k, v, mask))
 
 
 class CrossAttention(nn.Module):
@@ -163,10 +113,8 @@ class CrossAttention(nn.Module):
         return self.k_norm(k), v
 
     def __call__(self, x: mx.array, keys: mx.array, values: mx.array, mask) -> mx.array:
-        batch, frames, width = x.shape
-        q = self.q_norm(self.wq(x).reshape(batch, frames, *self._shape).swapaxes(1, 2))
-        y = attend(q, keys, values, mask)
-        return self.wo(y.swapaxes(1, 2).reshape(batch, frames, width))
+        q = self.q_norm(split_heads(self.wq(x), self._shape[0]))
+        return self.wo(attend(q, keys, values, mask))
 
 
 class Block(nn.Module):

@@ -23,7 +23,7 @@ from .config import (
     Width,
     heads_do_not_fit,
 )
-from .dit import rotary_table, rotate
+from .layers import attention, join_heads, rotary_table, rotate
 from .roberta import RobertaConfig
 from .schema import Wrong
 
@@ -112,13 +112,10 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, rotary, mask: mx.array) -> mx.array:
         """(B, L, D) -> the same; mask (B, L, L), True where a query (row) sees a key (column)."""
-        batch, length, width = x.shape
-        qkv = self.Wqkv(x).reshape(batch, length, 3, *self._shape)
+        qkv = self.Wqkv(x).reshape(*x.shape[:2], 3, *self._shape)
         q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
         q, k = rotate(q, *rotary), rotate(k, *rotary)
-        scale = self._shape[1] ** -0.5
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask[:, None])
-        return self.Wo(y.swapaxes(1, 2).reshape(batch, length, width))
+        return self.Wo(join_heads(attention(q, k, v, mask[:, None])))
 
 
 class MLP(nn.Module):

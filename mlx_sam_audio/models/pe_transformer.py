@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from .config import Epsilon, Heads, Layers, Positions, Width, heads_do_not_fit
 from .conv import Conv1d
-from .dit import attend, rotary_table
+from .layers import attend, rotary_table, split_heads
 from .schema import Wrong
 
 
@@ -31,7 +31,7 @@ class PETransformerConfig:
 
 
 @mx.compile
-def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
+def rotate_pairs(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     """Turn the channels (2i, 2i + 1) of x (B, H, N, D / H) by the angles of their frame."""
     pairs = x.astype(mx.float32).reshape(*x.shape[:-1], -1, 2)
     a, b = pairs[..., 0], pairs[..., 1]
@@ -106,18 +106,15 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
         self.q_norm = nn.RMSNorm(head_dim, config.norm_eps)
         self.k_norm = nn.RMSNorm(head_dim, config.norm_eps)
-        self._shape = (config.n_heads, head_dim)
+        self._heads = config.n_heads
 
     def __call__(self, x: mx.array, rotary, mask: mx.array | None) -> mx.array:
         """(B, 1 + N, D) -> the same; mask (B, 1 + N) or None, True on content."""
-        batch, frames, width = x.shape
         q, k, v = (
-            layer(x).reshape(batch, frames, *self._shape).swapaxes(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
+            split_heads(layer(x), self._heads) for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = rotate(self.q_norm(q), *rotary), rotate(self.k_norm(k), *rotary)
-        y = attend(q, k, v, mask)
-        return self.o_proj(y.swapaxes(1, 2).reshape(batch, frames, width))
+        q, k = rotate_pairs(self.q_norm(q), *rotary), rotate_pairs(self.k_norm(k), *rotary)
+        return self.o_proj(attend(q, k, v, mask))
 
 
 class MLP(nn.Module):

@@ -20,6 +20,7 @@ from .config import (
     Width,
     heads_do_not_fit,
 )
+from .layers import attend, split_heads
 from .schema import Wrong
 
 
@@ -73,19 +74,15 @@ class Layer(nn.Module):
         self._n_heads = config.n_heads
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        """(B, L, D) -> the same; mask (B, 1, 1, L), True on tokens."""
+        """(B, L, D) -> the same; mask (B, L), True on tokens."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.norm(x + self.fc2(nn.gelu(self.fc1(x))))
 
     def attention(self, x: mx.array, mask: mx.array) -> mx.array:
-        batch, length, dim = x.shape
-        head_dim = dim // self._n_heads
         q, k, v = (
-            project(x).reshape(batch, length, self._n_heads, head_dim).swapaxes(1, 2)
-            for project in (self.query, self.key, self.value)
+            split_heads(layer(x), self._n_heads) for layer in (self.query, self.key, self.value)
         )
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=head_dim**-0.5, mask=mask)
-        return self.out(y.swapaxes(1, 2).reshape(batch, length, dim))
+        return self.out(attend(q, k, v, mask))
 
 
 class Roberta(nn.Module):
@@ -99,5 +96,5 @@ class Roberta(nn.Module):
         """Token ids and mask (B, L), True on tokens -> (B, D), made of the first token."""
         x = self.embeddings(tokens)
         for layer in self.layers:
-            x = layer(x, mask[:, None, None])
+            x = layer(x, mask)
         return mx.tanh(self.pooler(x[:, 0]))

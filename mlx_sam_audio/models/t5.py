@@ -15,6 +15,7 @@ import sentencepiece
 
 from ..errors import SAMAudioError
 from .config import Epsilon, Heads, Layers, Positions, Tokens, Vocabulary, Width
+from .layers import join_heads, split_heads
 from .schema import Wrong
 
 
@@ -85,14 +86,10 @@ class SelfAttention(nn.Module):
         self._heads = config.num_heads
 
     def __call__(self, x: mx.array, bias: mx.array) -> mx.array:
-        batch, length, _ = x.shape
-        q, k, v = (
-            layer(x).reshape(batch, length, self._heads, -1).swapaxes(1, 2)
-            for layer in (self.q, self.k, self.v)
-        )
+        q, k, v = (split_heads(layer(x), self._heads) for layer in (self.q, self.k, self.v))
         # T5 does not scale the scores: its initialisation absorbs the square root
         y = mx.fast.scaled_dot_product_attention(q, k, v, scale=1.0, mask=bias.astype(q.dtype))
-        return self.o(y.swapaxes(1, 2).reshape(batch, length, -1))
+        return self.o(join_heads(y))
 
 
 class Block(nn.Module):

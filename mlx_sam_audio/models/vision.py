@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .config import Heads, Layers, Width, heads_do_not_fit
-from .dit import rotate
+from .layers import attend, rotate, split_heads
 from .schema import Wrong
 
 
@@ -39,7 +39,7 @@ class VisionConfig:
         }
 
 
-def rotary_table(grid: int, head_dim: int) -> tuple[mx.array, mx.array]:
+def rotary_grid(grid: int, head_dim: int) -> tuple[mx.array, mx.array]:
     """cos and sin (L, head_dim / 2), float32: the column turns the first half of the pairs, the
     row the second; both count from 1, and the class token is not turned."""
     frequencies = 10_000.0 ** -(np.arange(0, head_dim // 2, 2, dtype=np.float32) / (head_dim // 2))
@@ -67,7 +67,7 @@ class SelfAttention(nn.Module):
         self._heads = config.heads
 
     def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array]) -> mx.array:
-        q, k, v = (split(part, self._heads) for part in mx.split(self.qkv(x), 3, axis=-1))
+        q, k, v = (split_heads(part, self._heads) for part in mx.split(self.qkv(x), 3, axis=-1))
         return self.out_proj(attend(rotate(q, *rotary), rotate(k, *rotary), v))
 
 
@@ -87,20 +87,9 @@ class AttentionPooling(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(F, L, D) -> (F, D)."""
         probe = mx.broadcast_to(self.probe, (len(x), *self.probe.shape[1:]))
-        k, v = (split(part, self._heads) for part in mx.split(self.kv(x), 2, axis=-1))
-        y = self.out_proj(attend(split(self.q(probe), self._heads), k, v))[:, 0]
+        k, v = (split_heads(part, self._heads) for part in mx.split(self.kv(x), 2, axis=-1))
+        y = self.out_proj(attend(split_heads(self.q(probe), self._heads), k, v))[:, 0]
         return y + self.mlp(self.layernorm(y))
-
-
-def split(x: mx.array, heads: int) -> mx.array:
-    """(F, L, D) -> (F, H, L, D / H)."""
-    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
-
-
-def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """(F, H, L, D / H) each -> (F, L, D)."""
-    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5)
-    return y.swapaxes(1, 2).flatten(2)
 
 
 class Block(nn.Module):
@@ -129,7 +118,7 @@ class VisionEncoder(nn.Module):
         self.attn_pool = AttentionPooling(config)
         self.proj = nn.Linear(width, config.dim, bias=False)
         self._patches = (grid, config.patch_size)
-        self._rotary = rotary_table(grid, width // config.heads)
+        self._rotary = rotary_grid(grid, width // config.heads)
 
     def __call__(self, frames: mx.array) -> mx.array:
         """Frames (F, 3, S, S) uint8 -> (F, dim) float32 of unit length."""
