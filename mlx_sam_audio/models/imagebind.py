@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Dtype, Heads, Layers, Stored, Width, heads_do_not_fit
-from .layers import attend, split_heads
+from .layers import attend_lean, split_heads
 from .schema import Wrong
 
 IMAGE, PATCH, PAIR = 224, 14, 2  # pixels, pixels, frames: a patch reaches over both
@@ -57,7 +57,7 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, L, D) -> the same."""
         q, k, v = self.project(x)
-        return self.out_proj(attend(*(split_heads(part, self._heads) for part in (q, k, v))))
+        return self.out_proj(attend_lean(*(split_heads(part, self._heads) for part in (q, k, v))))
 
     def project(self, x: mx.array) -> list[mx.array]:
         """Queries, keys and values, each (B, L, D)."""

@@ -23,7 +23,7 @@ from .config import (
     Width,
     heads_do_not_fit,
 )
-from .layers import attention, join_heads, rotary_table, rotate
+from .layers import attend_lean, rotary_table, rotate
 from .roberta import RobertaConfig
 from .schema import Wrong
 
@@ -115,7 +115,7 @@ class Attention(nn.Module):
         qkv = self.Wqkv(x).reshape(*x.shape[:2], 3, *self._shape)
         q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
         q, k = rotate(q, *rotary), rotate(k, *rotary)
-        return self.Wo(join_heads(attention(q, k, v, mask[:, None])))
+        return self.Wo(attend_lean(q, k, v, mask[:, None]))
 
 
 class MLP(nn.Module):

@@ -20,7 +20,7 @@ from .config import (
     Width,
     heads_do_not_fit,
 )
-from .layers import attend, split_heads
+from .layers import attend_lean, split_heads
 from .schema import Wrong
 
 
@@ -74,7 +74,7 @@ class Layer(nn.Module):
         self._n_heads = config.n_heads
 
     def __call__(self, x: mx.array, mask: mx.array) -> mx.array:
-        """(B, L, D) -> the same; mask (B, L), True on tokens."""
+        """(B, L, D) -> the same; mask (B, 1, 1, L), True on tokens."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.norm(x + self.fc2(nn.gelu(self.fc1(x))))
 
@@ -82,7 +82,7 @@ class Layer(nn.Module):
         q, k, v = (
             split_heads(layer(x), self._n_heads) for layer in (self.query, self.key, self.value)
         )
-        return self.out(attend(q, k, v, mask))
+        return self.out(attend_lean(q, k, v, mask))
 
 
 class Roberta(nn.Module):
@@ -96,5 +96,5 @@ class Roberta(nn.Module):
         """Token ids and mask (B, L), True on tokens -> (B, D), made of the first token."""
         x = self.embeddings(tokens)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask[:, None, None])
         return mx.tanh(self.pooler(x[:, 0]))

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from .config import Heads, Layers, Width, heads_do_not_fit
-from .layers import attend, rotate, split_heads
+from .layers import attend_lean, rotate, split_heads
 from .schema import Wrong
 
 
@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
 
     def __call__(self, x: mx.array, rotary: tuple[mx.array, mx.array]) -> mx.array:
         q, k, v = (split_heads(part, self._heads) for part in mx.split(self.qkv(x), 3, axis=-1))
-        return self.out_proj(attend(rotate(q, *rotary), rotate(k, *rotary), v))
+        return self.out_proj(attend_lean(rotate(q, *rotary), rotate(k, *rotary), v))
 
 
 class AttentionPooling(nn.Module):
@@ -88,7 +88,7 @@ class AttentionPooling(nn.Module):
         """(F, L, D) -> (F, D)."""
         probe = mx.broadcast_to(self.probe, (len(x), *self.probe.shape[1:]))
         k, v = (split_heads(part, self._heads) for part in mx.split(self.kv(x), 2, axis=-1))
-        y = self.out_proj(attend(split_heads(self.q(probe), self._heads), k, v))[:, 0]
+        y = self.out_proj(attend_lean(split_heads(self.q(probe), self._heads), k, v))[:, 0]
         return y + self.mlp(self.layernorm(y))
 
 
