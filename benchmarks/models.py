@@ -7,12 +7,13 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio import SAMAudio
-from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.loading import manifest, store
+from mlx_sam_audio.loading.tokenizers import SentencePieceTokenizer
 from mlx_sam_audio.models.dacvae import CodecConfig
 from mlx_sam_audio.models.dit import TransformerConfig
 from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
 from mlx_sam_audio.models.sam_audio import ModelConfig, Network
-from mlx_sam_audio.models.t5 import TextConfig, Tokenizer
+from mlx_sam_audio.models.t5 import TextConfig
 from mlx_sam_audio.models.vision import VisionConfig
 
 SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
@@ -51,7 +52,7 @@ def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
     if bits:
         quantise(network, made.quantisation)
     network.eval()
-    return SAMAudio(made, network, Tokenizer(load.DEMO / "spiece.model", TEXT))
+    return SAMAudio(made, network, SentencePieceTokenizer(store.DEMO / "spiece.model", TEXT))
 
 
 def weights(model: SAMAudio) -> int:
@@ -67,5 +68,5 @@ def save(model: SAMAudio, folder: Path) -> None:
         str(folder / "model.safetensors"), dict(tree_flatten(model.network.parameters()))
     )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
-    shutil.copyfile(load.DEMO / "spiece.model", folder / "spiece.model")
+    shutil.copyfile(store.DEMO / "spiece.model", folder / "spiece.model")
     manifest.write(folder)

@@ -12,10 +12,10 @@ from typing import Literal
 
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.loading.tokenizers import JSONTokenizer
 from mlx_sam_audio.models.clap import ClapConfig, ClapNetwork
 from mlx_sam_audio.models.config import Epsilon, Heads, Layers, Positions, Token, Vocabulary, Width
 from mlx_sam_audio.models.htsat import HTSATConfig
-from mlx_sam_audio.models.modernbert import Tokenizer
 from mlx_sam_audio.models.roberta import RobertaConfig
 from mlx_sam_audio.models.schema import Lenient, parse
 
@@ -87,7 +87,7 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         joint_dim=shape(weights.shapes, "audio_projection.0.weight", path, 2)[0],
         dtype=dtype,
     ).checked(path)
-    Tokenizer(tokenizer, config.text)  # if it fits
+    JSONTokenizer(tokenizer, config.text)  # if it fits
     return Checkpoint(
         config=config,
         network=ClapNetwork(config),

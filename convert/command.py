@@ -14,7 +14,7 @@ from mlx_sam_audio import __version__
 from mlx_sam_audio.command.terminal import Parser
 from mlx_sam_audio.errors import SAMAudioError, plain
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.load import expanded, stamps, store
+from mlx_sam_audio.loading.store import expanded, stamps, store
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models import quantise
 from mlx_sam_audio.models.config import DTYPES

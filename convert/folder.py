@@ -12,7 +12,7 @@ import mlx.core as mx
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.files import part, reason, remove
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.load import aside, present
+from mlx_sam_audio.loading.store import aside, present
 from mlx_sam_audio.loading.strict_json import read_json
 
 SHARD = 512 * 2**20  # bytes

@@ -6,10 +6,10 @@ Source: facebookresearch/sam-audio (sam_audio/model/config.py, judge.py).
 from dataclasses import dataclass
 
 from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.loading.tokenizers import JSONTokenizer
 from mlx_sam_audio.models.config import Layers, Width
 from mlx_sam_audio.models.dacvae import EncoderConfig
 from mlx_sam_audio.models.judge import JudgeConfig, JudgeNetwork
-from mlx_sam_audio.models.modernbert import Tokenizer
 from mlx_sam_audio.models.schema import parse
 
 from .pe_a_frame import Text, Transformer, text_config, text_left_out, transformer_config
@@ -58,7 +58,7 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
     # the reference reads the tokenizer from the main branch, whatever the checkpoint's
     branch = Source.find(source.repo, ["tokenizer.json"]) if source.repo else source
     tokenizer = branch.file("tokenizer.json")
-    Tokenizer(tokenizer, text)  # if it fits
+    JSONTokenizer(tokenizer, text)  # if it fits
     left_out = text_left_out(tower, text)
     return Checkpoint(
         config=config,

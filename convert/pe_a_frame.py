@@ -12,6 +12,7 @@ from typing import Literal
 
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.loading.tokenizers import JSONTokenizer
 from mlx_sam_audio.models.config import (
     Epsilon,
     Heads,
@@ -24,7 +25,7 @@ from mlx_sam_audio.models.config import (
     Vocabulary,
     Width,
 )
-from mlx_sam_audio.models.modernbert import ModernBertConfig, Tokenizer
+from mlx_sam_audio.models.modernbert import ModernBertConfig
 from mlx_sam_audio.models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
 from mlx_sam_audio.models.pe_transformer import PETransformerConfig
 from mlx_sam_audio.models.schema import Lenient, Wrong, parse
@@ -127,7 +128,7 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         dtype=dtype,
     ).checked(path)
     weights, tokenizer = source.file("model.safetensors"), source.file("tokenizer.json")
-    Tokenizer(tokenizer, text)  # if it fits
+    JSONTokenizer(tokenizer, text)  # if it fits
     return Checkpoint(
         config=config,
         network=PEAudioFrame(config),

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_sam_audio.loading.load import complain
+from mlx_sam_audio.loading.weights import complain
 from mlx_sam_audio.models import conv, dacvae, dit, htsat, vision, watermark
 from mlx_sam_audio.models import imagebind as imagebind_network
 from mlx_sam_audio.models import sam_audio as network

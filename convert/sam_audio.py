@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.loading.load import SIZES
+from mlx_sam_audio.loading.store import SIZES
 from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.loading.tokenizers import SentencePieceTokenizer
 from mlx_sam_audio.models.config import (
     Epsilon,
     Heads,
@@ -28,7 +29,7 @@ from mlx_sam_audio.models.dit import TransformerConfig
 from mlx_sam_audio.models.quantise import QuantisationConfig
 from mlx_sam_audio.models.sam_audio import ModelConfig, Network
 from mlx_sam_audio.models.schema import Lenient, Wrong, parse
-from mlx_sam_audio.models.t5 import TextConfig, Tokenizer
+from mlx_sam_audio.models.t5 import TextConfig
 from mlx_sam_audio.models.vision import VisionConfig, VisionEncoder
 
 from .rules import Checkpoint, Part
@@ -202,7 +203,7 @@ def checkpoint(
     network.vision_encoder = VisionEncoder(configured.vision) if configured.vision else None
     weights, text_weights = source.file("checkpoint.pt"), text.file("model.safetensors")
     pieces = text.file("spiece.model")
-    Tokenizer(pieces, configured.text)  # if it fits
+    SentencePieceTokenizer(pieces, configured.text)  # if it fits
     return Checkpoint(
         config=configured,
         network=network,

@@ -16,9 +16,9 @@ import mlx.core as mx
 import numpy as np
 
 from .errors import SAMAudioError, shown
+from .loading.kernels import guard_kernels
 from .media.audio import RATES
 from .media.video import MaskedVideo
-from .models.device import guard_kernels
 
 
 def is_flag(value: object) -> bool:

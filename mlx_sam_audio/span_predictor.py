@@ -15,7 +15,7 @@ from .calls import WINDOW, as_array, public
 from .engine.windows import Windows
 from .errors import SAMAudioError, check_finite
 from .loading import load
-from .models.modernbert import Tokenizer
+from .loading.tokenizers import JSONTokenizer
 from .models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
 from .prompts import Span
 
@@ -42,7 +42,9 @@ class Predicted(tuple):
 class SpanPredictor:
     """A loaded model. Its methods are pure functions of their arguments."""
 
-    def __init__(self, config: SpanPredictorConfig, network: PEAudioFrame, tokenizer: Tokenizer):
+    def __init__(
+        self, config: SpanPredictorConfig, network: PEAudioFrame, tokenizer: JSONTokenizer
+    ):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
@@ -55,7 +57,7 @@ class SpanPredictor:
         folder, config, network = load.auxiliary(
             name, revision, SpanPredictorConfig, PEAudioFrame, verify
         )
-        return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
+        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
 
     @public(window=WINDOW)
     def __call__(

@@ -233,7 +233,5 @@ def refused(source, tmp_path) -> Callable[..., None]:
 @pytest.fixture
 def store(tmp_path, monkeypatch) -> Path:
     """An empty local store of converted models."""
-    folder = tmp_path / "store"
-    for module in ("mlx_sam_audio.loading.load", "convert.command"):
-        monkeypatch.setattr(f"{module}.store", lambda: folder)
-    return folder
+    monkeypatch.setenv("SAM_AUDIO_HOME", str(tmp_path / "store"))
+    return tmp_path / "store"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_sam_audio import SAMAudioError, Span, errors
-from mlx_sam_audio.models import device
+from mlx_sam_audio.loading import kernels
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
 FAST = dict(method="euler", steps=1)
@@ -115,16 +115,16 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 
 
 def test_kernels_that_others_may_have_planted_are_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(kernels.tempfile, "gettempdir", lambda: str(tmp_path))
     stopped = []
-    monkeypatch.setattr(device.mx, "disable_compile", lambda: stopped.append(True))
-    if not device.on_cpu():
+    monkeypatch.setattr(kernels.mx, "disable_compile", lambda: stopped.append(True))
+    if not kernels.on_cpu():
         return
-    device.guard_kernels.__wrapped__()
+    kernels.guard_kernels.__wrapped__()
     assert not stopped and (tmp_path / "mlx").stat().st_mode & 0o777 == 0o700
     (tmp_path / "mlx").chmod(0o777)
     with pytest.warns(UserWarning, match="mlx is not this user's alone"):
-        device.guard_kernels.__wrapped__()
+        kernels.guard_kernels.__wrapped__()
     assert stopped
 
 

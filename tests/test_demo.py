@@ -11,7 +11,7 @@ import pytest
 from benchmarks import quality
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.demo import sounds
-from mlx_sam_audio.loading import load
+from mlx_sam_audio.loading import store
 from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 STEPS = 8
@@ -37,7 +37,7 @@ def separate(demo, wave, description, **options):
 
 def test_the_shipped_files_are_whole_and_small():
     SAMAudio.from_pretrained("demo", verify=True)
-    assert sum(path.stat().st_size for path in load.DEMO.iterdir()) <= 8_000_000
+    assert sum(path.stat().st_size for path in store.DEMO.iterdir()) <= 8_000_000
 
 
 def test_the_prompt_chooses(demo, pair):

@@ -11,10 +11,13 @@ from huggingface_hub import errors
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio import SAMAudio, SAMAudioError, SAMAudioWarning
+from mlx_sam_audio.command import choice
 from mlx_sam_audio.loading import load, manifest
-from mlx_sam_audio.models.modernbert import ModernBertConfig, Tokenizer
+from mlx_sam_audio.loading.store import resolve
+from mlx_sam_audio.loading.tokenizers import JSONTokenizer, SentencePieceTokenizer
+from mlx_sam_audio.models.modernbert import ModernBertConfig
 from mlx_sam_audio.models.roberta import RobertaConfig
-from mlx_sam_audio.models.t5 import Tokenizer as Pieces
+from mlx_sam_audio.models.sam_audio import ModelConfig
 from mlx_sam_audio.ranking.judge import Judge
 from mlx_sam_audio.span_predictor import SpanPredictor
 
@@ -143,12 +146,24 @@ def test_without_a_home(folder, monkeypatch, large):
     def home():
         raise RuntimeError("no home")
 
+    monkeypatch.delenv("SAM_AUDIO_HOME", raising=False)
     monkeypatch.setattr("pathlib.Path.home", home)
     SAMAudio.from_pretrained(folder)
     fails("small", "set HOME")
 
 
-def test_a_store_that_cannot_be_written_to(folder, store, large):
+def test_models_lie_where_the_environment_says(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place, given in ((tmp_path / ".cache/mlx-sam-audio", ""), (tmp_path / "far", "~/far")):
+        monkeypatch.setenv("SAM_AUDIO_HOME", given)
+        shutil.copytree(folder, place / "small")
+        assert resolve("small") == place / "small"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SAM_AUDIO_HOME", "~/file")
+    fails("small", "file is a file: set SAM_AUDIO_HOME to a folder")
+
+
+def test_a_store_that_is_a_file(folder, store, large):
     store.write_text("no folder")
     for verify in (False, True):
         SAMAudio.from_pretrained(folder, verify=verify)
@@ -255,10 +270,10 @@ def test_odd_json(folder, text, message):
 
 
 def test_more_tokens_than_the_network_has(tiny_folder):
-    config = load.read(load.ModelConfig, tiny_folder).text
+    config = load.read(ModelConfig, tiny_folder).text
     path = tiny_folder / "spiece.model"
     with pytest.raises(SAMAudioError, match="spiece.model has 79 tokens, but the network only 78"):
-        Pieces(path, replace(config, vocab_size=78))
+        SentencePieceTokenizer(path, replace(config, vocab_size=78))
 
 
 @pytest.mark.parametrize("name", ["clap", "judge"])
@@ -266,7 +281,7 @@ def test_a_text_without_its_marks(converted, tmp_path, name):
     values = json.loads((converted(name) / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**values, "post_processor": None}))
     with pytest.raises(SAMAudioError, match="tokenizer.json puts 0 marks around a text"):
-        Tokenizer(tmp_path / "tokenizer.json", TEXTS[name])
+        JSONTokenizer(tmp_path / "tokenizer.json", TEXTS[name])
 
 
 @pytest.mark.parametrize("kind", ["added_tokens", "vocab", "post_processor"])
@@ -282,9 +297,9 @@ def test_a_token_beyond_the_vocabulary(converted, tmp_path, name, kind):
     else:
         next(iter(values[kind]["special_tokens"].values()))["ids"] = [1000]
     (tmp_path / "tokenizer.json").write_text(json.dumps(values))
-    Tokenizer(folder / "tokenizer.json", config)
+    JSONTokenizer(folder / "tokenizer.json", config)
     with pytest.raises(SAMAudioError, match="has a token .*but the network only"):
-        Tokenizer(tmp_path / "tokenizer.json", config)
+        JSONTokenizer(tmp_path / "tokenizer.json", config)
 
 
 @pytest.mark.parametrize(
@@ -305,11 +320,11 @@ def test_models_are_not_mixed_up(converted, name, model, message):
 def test_the_local_store(folder, store):
     fails("small", "not converted yet: run `python -m convert --hf-path small`")
     with pytest.raises(SAMAudioError, match="no converted model"):
-        load.largest_that_fits(None, 10)
+        choice.largest_that_fits(None, 10)
     shutil.copytree(folder, store / "small")
-    assert load.resolve("small") == store / "small"
-    assert load.largest_that_fits(None, 10)[0] == "small"
-    assert "the largest in" in load.largest_that_fits(None, 10)[1]
+    assert resolve("small") == store / "small"
+    assert choice.largest_that_fits(None, 10)[0] == "small"
+    assert "the largest in" in choice.largest_that_fits(None, 10)[1]
 
 
 def test_broken_models_do_not_stand_in_the_way(folder, store):
@@ -321,7 +336,7 @@ def test_broken_models_do_not_stand_in_the_way(folder, store):
     (store / "old" / "manifest.json").unlink()
     shutil.copytree(folder, store / ".host.1.0.sam-audio-part")
     with pytest.warns(SAMAudioWarning) as said:
-        assert load.largest_that_fits(None, 10)[0] == "small"
+        assert choice.largest_that_fits(None, 10)[0] == "small"
     notes = [str(warning.message) for warning in said]
     assert [note.split(" is left out: ")[0] for note in notes] == [
         "the model base", "the model large", "the model old",
@@ -329,7 +344,7 @@ def test_broken_models_do_not_stand_in_the_way(folder, store):
 
 
 def test_what_a_killed_conversion_put_aside_is_found(folder, store):
-    for find in (load.resolve, lambda name: load.largest_that_fits(None, 10)):
+    for find in (resolve, lambda name: choice.largest_that_fits(None, 10)):
         shutil.copytree(folder, store / ".small.replaced")
         find("small")
         assert [path.name for path in store.iterdir()] == ["small"]

@@ -147,7 +147,7 @@ def test_the_command(tiny_folder, folder, tmp_path, monkeypatch, capsys):
 
 def test_without_its_weights(tiny_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlx_sam_audio.loading.load.store", lambda: tmp_path)
+    monkeypatch.setenv("SAM_AUDIO_HOME", str(tmp_path))
     soundfile.write("mix.wav", WAVE, 48_000)
     command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--predict-spans"]
     assert main(command) == 2
@@ -180,7 +180,7 @@ def test_nothing_to_look_for(tiny, folder):
 
 
 def test_it_is_loaded_when_it_is_asked_for(tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlx_sam_audio.loading.load.store", lambda: tmp_path)
+    monkeypatch.setenv("SAM_AUDIO_HOME", str(tmp_path))
     model = SAMAudio.from_pretrained(tiny_folder)
     model.separate(WAVE[:9600], "dog", **FEW)
     with pytest.raises(SAMAudioError, match="not converted yet"):

@@ -15,7 +15,8 @@ from convert import pe_a_frame
 from convert.__main__ import main
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError, Span, span_predictor
-from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.command import choice
+from mlx_sam_audio.loading import manifest
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.prompts import anchors
 from mlx_sam_audio.span_predictor import SpanPredictor, runs, seconds, to_json, to_labels, to_spans
@@ -371,7 +372,7 @@ def test_it_is_not_taken_for_a_separation_model(folder, store):
         SpanPredictor.from_pretrained()
     shutil.copytree(folder, store / span_predictor.NAME)
     with pytest.raises(SAMAudioError, match="no converted model"):
-        load.largest_that_fits(None, 10)
+        choice.largest_that_fits(None, 10)
     assert SpanPredictor.from_pretrained().config.channels == 16
 
 

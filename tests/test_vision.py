@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from benchmarks.parity import TINY, relative_error
 from convert.command import convert
 from mlx_sam_audio import SAMAudio, SAMAudioError
-from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.loading import load, manifest, store
 from mlx_sam_audio.media import frames
 
 FROM_GOLDENS = {"item": lambda meta: range(len(meta["prompts"]))}
@@ -136,7 +136,7 @@ def test_every_vision_tensor_is_used(tiny_folder, encoder, tmp_path):
 
 def test_a_model_without_vision():
     with pytest.raises(SAMAudioError, match="has no vision"):
-        load.load_vision(load.DEMO)
+        load.load_vision(store.DEMO)
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,11 @@ from ..engine.timing import Clock
 from ..engine.windows import Windows, window_frames
 from ..errors import SAMAudioError, note, plain
 from ..files import existing, make_folder, whole, writable
-from ..loading import load
 from ..media import audio, figures, preview, spectrogram, video_files
 from ..media.video import MaskedVideo
 from ..prompts import Span, check_prompt
 from ..ranking import rank
-from . import report
+from . import choice, report
 from .terminal import Parser
 
 
@@ -245,7 +244,7 @@ def separate(options: argparse.Namespace) -> None:
 
     name = options.model
     if name in (None, "auto"):
-        name, reason = load.largest_that_fits(limit, options.window)
+        name, reason = choice.largest_that_fits(limit, options.window)
         say(reason)
     tell = say if options.verbose else lambda *_: None
     tell(f"loading {name}")

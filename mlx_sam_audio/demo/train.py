@@ -30,9 +30,10 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from ..demo import codec, sounds
 from ..engine.pipeline import SAMAudio
 from ..loading import load, manifest
+from ..loading.tokenizers import END, PAD, SentencePieceTokenizer
 from ..models.dit import TransformerConfig
 from ..models.sam_audio import ModelConfig, Network, VocabularyConfig
-from ..models.t5 import END, PAD, TextConfig, Tokenizer
+from ..models.t5 import TextConfig
 from ..prompts import SIGNS, Span
 from ..ranking.metrics import si_sdr
 
@@ -44,7 +45,7 @@ SPANS_ALONE = 1 / 3  # of the examples: their times must tell the sound from the
 LENGTHS = (2, 2, 2, 4, 8)  # seconds, in turn, once 2 s alone have taught the model to separate
 
 
-def fresh(pieces: Path) -> tuple[ModelConfig, Network, Tokenizer]:
+def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
     """An untrained model, and its tokenizer made of the descriptions."""
     if not pieces.exists():
         settings = dict(vocab_size=120, hard_vocab_limit=False, character_coverage=1.0)
@@ -69,7 +70,7 @@ def fresh(pieces: Path) -> tuple[ModelConfig, Network, Tokenizer]:
         layer.scale_shift_table[2::3] += 0.5  # open the gates a little
     network.embed_anchors.gate += 0.5
     network.transformer.output.weight *= 0.5
-    return config, network, Tokenizer(pieces, text)
+    return config, network, SentencePieceTokenizer(pieces, text)
 
 
 class Target(NamedTuple):
@@ -102,7 +103,7 @@ def targets(encode: Callable, mixture: sounds.Mixture) -> list[Target]:
 class Prompts:
     """Draws targets, and a prompt, a time and noise for each."""
 
-    def __init__(self, tokenizer: Tokenizer, silence: np.ndarray):
+    def __init__(self, tokenizer: SentencePieceTokenizer, silence: np.ndarray):
         """silence (N, C): the latents of silence, as long as any target's."""
         tokens, mask = tokenizer([phrase for _, phrase in PHRASES] + [""])  # the last: spans alone
         self._tokens, self._mask, self._silence = np.array(tokens), np.array(mask), silence
@@ -142,7 +143,12 @@ class Prompts:
 
 
 def flow_batches(
-    network: Network, tokenizer: Tokenizer, size: int, long_after: float, first: int, last: int
+    network: Network,
+    tokenizer: SentencePieceTokenizer,
+    size: int,
+    long_after: float,
+    first: int,
+    last: int,
 ) -> Iterator[tuple]:
     """What flow_loss takes, for the steps first..last - 1; the same ones every time.
 

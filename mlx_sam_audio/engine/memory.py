@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from ..errors import SAMAudioError, shown
 from ..models import cpu
-from ..models.device import on_cpu
+from ..models.cpu import on_cpu
 from ..models.sam_audio import ModelConfig
 
 CODEC = 10  # arrays of the codec's widest layer that live at once

@@ -15,12 +15,12 @@ from .. import ode
 from ..calls import public, stepwise
 from ..errors import SAMAudioError, check_finite
 from ..loading import load
+from ..loading.tokenizers import SentencePieceTokenizer
 from ..media import audio as audio_files
 from ..media.video import Features, MaskedVideo, aligned
 from ..models import chunks
 from ..models.dit import Moment
 from ..models.sam_audio import Condition, ModelConfig, Network
-from ..models.t5 import Tokenizer
 from ..models.vision import VisionEncoder
 from ..prompts import PADDING, Span, anchors, check_prompt, check_words
 from ..ranking import rank
@@ -41,7 +41,7 @@ class SAMAudio:
         self,
         config: ModelConfig,
         network: Network,
-        tokenizer: Tokenizer,
+        tokenizer: SentencePieceTokenizer,
         folder: Path | None = None,  # for what is loaded only when it is used
     ):
         self.config = config

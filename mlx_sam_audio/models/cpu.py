@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from .device import on_cpu
-
 LOG2_E = 1 / math.log(2)
 ROUND = 1.5 * 2**23  # float32s around this one are whole numbers
 WIDE = 512  # outputs of a convolution
 
 _forced: bool | None = None
+
+
+def on_cpu() -> bool:
+    """Does MLX compute on the CPU?"""
+    return mx.default_device() == mx.Device(mx.cpu)
 
 
 def used() -> bool:

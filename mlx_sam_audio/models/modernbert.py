@@ -1,4 +1,4 @@
-"""ModernBERT, the text encoder of the span predictor and the judge, and its tokenizer.
+"""ModernBERT, the text encoder of the span predictor and the judge.
 
 Follows transformers `models/modernbert/modeling_modernbert.py`, up to the layer whose output is
 read: the layers after it and the final norm do not exist here. Most layers see a few tokens to
@@ -6,12 +6,10 @@ either side; every third sees the whole prompt. B batch, L tokens, D width, H he
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..errors import SAMAudioError
 from .config import (
     Epsilon,
     Heads,
@@ -24,7 +22,6 @@ from .config import (
     heads_do_not_fit,
 )
 from .layers import attend_lean, rotary_table, rotate
-from .roberta import RobertaConfig
 from .schema import Wrong
 
 
@@ -48,48 +45,6 @@ class ModernBertConfig:
             **heads_do_not_fit(self.dim, self.n_heads, 2),
             "pad_token is not in the vocabulary": self.pad_token >= self.vocab_size,
         }
-
-
-class Tokenizer:
-    """The checkpoint's own tokenizer.json, CLAP's too; rows padded to the longest.
-
-    Raises SAMAudioError.
-    """
-
-    def __init__(self, path: Path, config: ModernBertConfig | RobertaConfig):
-        try:
-            import tokenizers
-        except ImportError:
-            raise SAMAudioError(
-                "reading this model's prompts needs `pip install 'mlx-sam-audio[rank]'`"
-            ) from None
-        if not path.is_file():
-            raise SAMAudioError(f"{path.parent} holds no {path.name}: convert the model again")
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001 -- the library raises nothing narrower
-            raise SAMAudioError(f"{path} is not a tokenizer ({error}): convert again") from None
-        # what is put around a text need not be in the vocabulary
-        around = self._tokenizer.encode("").ids
-        largest = max([*self._tokenizer.get_vocab().values(), *around], default=0)
-        if largest >= config.vocab_size:
-            raise SAMAudioError(
-                f"{path} has a token {largest}, but the network only {config.vocab_size}: they do "
-                "not belong together"
-            )
-        if len(around) != 2:
-            raise SAMAudioError(
-                f"{path} puts {len(around)} marks around a text, where the network wants two: "
-                "convert it again"
-            )
-        self._tokenizer.enable_truncation(config.max_tokens)
-        self._tokenizer.enable_padding(pad_id=config.pad_token)
-
-    def __call__(self, texts: list[str]) -> tuple[mx.array, mx.array]:
-        """Token ids (B, L) int32 and the mask (B, L), True on tokens."""
-        rows = self._tokenizer.encode_batch(texts)
-        tokens = mx.array([row.ids for row in rows], dtype=mx.int32)
-        return tokens, mx.array([row.attention_mask for row in rows]) > 0
 
 
 class Embeddings(nn.Module):

@@ -1,19 +1,16 @@
-"""The T5 text encoder (relu, tied relative position bias) and its SentencePiece tokenizer.
+"""The T5 text encoder (relu, tied relative position bias).
 
 Follows transformers `models/t5/modeling_t5.py`, encoder only. B batch, L tokens, D width, H heads.
 """
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-import sentencepiece
 
-from ..errors import SAMAudioError
 from .config import Epsilon, Heads, Layers, Positions, Tokens, Vocabulary, Width
 from .layers import join_heads, split_heads
 from .schema import Wrong
@@ -38,41 +35,6 @@ class TextConfig:
             "num_buckets is no multiple of 4": self.num_buckets % 4,
             "max_distance is too short for num_buckets": self.max_distance <= self.num_buckets // 4,
         }
-
-
-PAD, END = 0, 1
-
-
-class Tokenizer:
-    """SentencePiece, as T5 uses it: the pieces, then </s>; rows padded to the longest.
-
-    lower: for a model that knows only lower-case words, where T5 tells "Bird" from "bird". Raises
-    SAMAudioError.
-    """
-
-    def __init__(self, path: Path, config: TextConfig, lower: bool = False):
-        if not path.is_file():
-            raise SAMAudioError(f"{path.parent} holds no {path.name}: convert the model again")
-        try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        except (RuntimeError, OSError):
-            raise SAMAudioError(f"{path} is not a SentencePiece model: convert again") from None
-        count = self._pieces.get_piece_size()
-        if count > config.vocab_size:
-            raise SAMAudioError(
-                f"{path} has {count} tokens, but the network only {config.vocab_size}: they do "
-                "not belong together"
-            )
-        self._max_tokens, self._lower = config.max_tokens, lower
-
-    def __call__(self, texts: list[str]) -> tuple[mx.array, mx.array]:
-        """Token ids (B, L) int32 and the mask (B, L), True on tokens."""
-        texts = [text.lower() for text in texts] if self._lower else texts
-        rows = [ids[: self._max_tokens - 1] + [END] for ids in self._pieces.encode(texts)]
-        longest = max(map(len, rows))
-        tokens = mx.array([row + [PAD] * (longest - len(row)) for row in rows], dtype=mx.int32)
-        lengths = mx.array([len(row) for row in rows])
-        return tokens, mx.arange(longest) < lengths[:, None]
 
 
 class SelfAttention(nn.Module):

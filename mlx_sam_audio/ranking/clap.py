@@ -11,9 +11,9 @@ import numpy as np
 from ..calls import SOUNDS, public
 from ..errors import SAMAudioError, check_finite
 from ..loading import load
+from ..loading.tokenizers import JSONTokenizer
 from ..media import audio
 from ..models.clap import ClapConfig, ClapNetwork
-from ..models.modernbert import Tokenizer
 
 NAME = "clap"
 
@@ -21,7 +21,7 @@ NAME = "clap"
 class CLAP:
     """A loaded model. A call is a pure function of its arguments."""
 
-    def __init__(self, config: ClapConfig, network: ClapNetwork, tokenizer: Tokenizer):
+    def __init__(self, config: ClapConfig, network: ClapNetwork, tokenizer: JSONTokenizer):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
@@ -32,7 +32,7 @@ class CLAP:
     ) -> "CLAP":
         """Load a converted model, as `SAMAudio.from_pretrained` does."""
         folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork, verify)
-        return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
+        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
 
     @property
     def sample_rate(self) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 from ..calls import SOUNDS, public
 from ..errors import SAMAudioError, check_finite
 from ..loading import load
+from ..loading.tokenizers import JSONTokenizer
 from ..models import chunks
 from ..models.judge import JudgeConfig, JudgeNetwork
-from ..models.modernbert import Tokenizer
 
 NAME = "judge"
 FRAMES = 60  # that the codec encodes at a time: about memory.WORK_BYTES
@@ -33,7 +33,7 @@ class Scores:
 class Judge:
     """A loaded model. A call is a pure function of its arguments."""
 
-    def __init__(self, config: JudgeConfig, network: JudgeNetwork, tokenizer: Tokenizer):
+    def __init__(self, config: JudgeConfig, network: JudgeNetwork, tokenizer: JSONTokenizer):
         self.config = config
         self.network = network
         self.tokenizer = tokenizer
@@ -44,7 +44,7 @@ class Judge:
     ) -> "Judge":
         """Load a converted model, as `SAMAudio.from_pretrained` does."""
         folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork, verify)
-        return cls(config, network, Tokenizer(folder / "tokenizer.json", config.text))
+        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
 
     @property
     def sample_rate(self) -> int:

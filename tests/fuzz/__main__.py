@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         open(options.log, "a+") as log,
     ):
-        os.environ.update(HOME=folder, HF_HUB_OFFLINE="1")  # of the workers
+        os.environ.update(HOME=folder, SAM_AUDIO_HOME="", HF_HUB_OFFLINE="1")  # of the workers
         tempfile.tempdir = folder
         models.prepare()
         media.prepare()

@@ -15,7 +15,7 @@ import numpy as np
 
 from convert.command import convert
 from mlx_sam_audio import MaskedVideo, SAMAudio
-from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.loading import manifest, store
 from mlx_sam_audio.ranking.clap import CLAP
 from mlx_sam_audio.ranking.imagebind import ImageBind
 from mlx_sam_audio.ranking.judge import Judge
@@ -38,7 +38,7 @@ def prepare() -> None:
         source = base("source", kind)
         shutil.copytree(GOLDEN / kind, source, ignore=shutil.ignore_patterns("golden.*"))
         convert(str(source), base("model", kind))
-    shutil.copytree(load.DEMO, base("model", "demo"))
+    shutil.copytree(store.DEMO, base("model", "demo"))
 
 
 def base(*names: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where MLX computes."""
+"""The kernels that MLX compiles, and loads from files."""
 
 import functools
 import os
@@ -8,10 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..errors import note
-
-
-def on_cpu() -> bool:
-    return mx.default_device() == mx.Device(mx.cpu)
+from ..models.cpu import on_cpu
 
 
 @functools.cache

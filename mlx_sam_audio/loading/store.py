@@ -1,0 +1,111 @@
+"""Where models lie, and the way from a name to the folder of one."""
+
+import contextlib
+import difflib
+import os
+from pathlib import Path
+
+from ..errors import SAMAudioError, shown
+from ..files import reason
+from .hub import download, is_repo
+
+SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
+AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
+KNOWN = (*SIZES, *AUXILIARY, "imagebind", "demo")
+DEMO = Path(__file__).parent.parent / "demo" / "model"
+
+
+def store() -> Path:
+    """Where converted models lie: $SAM_AUDIO_HOME, or a folder of the user's cache."""
+    try:
+        folder = expanded(os.environ.get("SAM_AUDIO_HOME") or Path.home() / ".cache/mlx-sam-audio")
+    except RuntimeError:
+        raise SAMAudioError(
+            "the store of models is in your home folder: set HOME, or SAM_AUDIO_HOME to a folder"
+        ) from None
+    if os.path.isfile(folder):
+        raise SAMAudioError(
+            f"the store of models {folder} is a file: set SAM_AUDIO_HOME to a folder"
+        )
+    return folder
+
+
+def stamps() -> Path:
+    """The folder of `manifest`'s stamps."""
+    try:
+        return store() / ".verified"
+    except SAMAudioError:  # there is none: nothing can be remembered
+        return Path(os.devnull)
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`."""
+    path = expanded(name)
+    if present(path):
+        return path
+    name = str(name)
+    if name == "demo":
+        return DEMO
+    if not name.startswith((".", "/", "~")) and present(expanded(store() / name)):
+        return store() / name
+    if name in SIZES + AUXILIARY:
+        raise SAMAudioError(
+            f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
+            "once (where the original weights are gated, the README says how to get access)"
+        )
+    if name == "imagebind":
+        raise SAMAudioError(
+            "the model 'imagebind' is not converted yet: download "
+            "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth into a folder named "
+            "imagebind and run `python -m convert --hf-path imagebind` beside it once"
+        )
+    if not is_repo(name):
+        raise SAMAudioError(
+            f"there is no model folder {name}, and no model of that name in {store()}"
+            + nearest(name, [*KNOWN, *(folder.name for folder in models())])
+        )
+    return download(name, ["*.json", "*.safetensors", "spiece.model", "LICENSE*"], revision)
+
+
+def expanded(name: str | Path) -> Path:
+    """A path, ~ replaced. Raises SAMAudioError for what can be none on this system."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise SAMAudioError(f"name must be a path or a model's name, not {shown(name)}")
+    try:
+        path = Path(name).expanduser()
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, nobody's home
+        raise SAMAudioError(f"there is no folder {str(name)[:300]}: {reason(error)}") from None
+    return path
+
+
+def aside(folder: Path) -> Path:
+    """Where a conversion keeps the folder that it replaces until the new one has its name."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def present(folder: Path) -> bool:
+    """Is the folder there? If it was put aside by a conversion that was killed then, it is now."""
+    if not folder.exists() and folder.name:
+        real = Path(os.path.realpath(folder))
+        with contextlib.suppress(OSError):
+            os.replace(aside(real), real)
+    return folder.is_dir()
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The end of a sentence that says there is no such name."""
+    found = difflib.get_close_matches(name[:100], known, 1)
+    return f": did you mean {found[0]}?" if found else ""
+
+
+def models() -> list[Path]:
+    """The folders of the local store; hidden ones are not finished, or were put aside."""
+    try:
+        for path in store().glob(".*.replaced"):
+            present(path.with_name(path.name[1 : -len(".replaced")]))
+        return sorted(path for path in store().glob("[!.]*") if path.is_dir())
+    except OSError as error:
+        raise SAMAudioError(f"cannot read {store()}: {reason(error)}") from None
