@@ -6,20 +6,33 @@ from typing import TYPE_CHECKING
 from .errors import Cancelled, SAMAudioError, SAMAudioWarning
 
 if TYPE_CHECKING:
-    from .engine.pipeline import SAMAudio
+    from .engine.mixture import Mixture
+    from .engine.progress import Progress
     from .engine.separation import Separation
     from .media.video import MaskedVideo
+    from .model import SAMAudio
     from .prompts import Span
+    from .settings import Settings
 
-LAZY = {"SAMAudio": "engine.pipeline", "Span": "prompts", "Separation": "engine.separation"}
-LAZY |= {"MaskedVideo": "media.video"}
+LAZY = {
+    "MaskedVideo": "media.video",
+    "Mixture": "engine.mixture",
+    "Progress": "engine.progress",
+    "SAMAudio": "model",
+    "Separation": "engine.separation",
+    "Settings": "settings",
+    "Span": "prompts",
+}
 __all__ = [
     "Cancelled",
     "MaskedVideo",
+    "Mixture",
+    "Progress",
     "SAMAudio",
     "SAMAudioError",
     "SAMAudioWarning",
     "Separation",
+    "Settings",
     "Span",
 ]
 __version__ = "0.1.0"

@@ -5,7 +5,9 @@ process of which machine writes it, so that what a killed one left is removed by
 """
 
 import contextlib
+import hashlib
 import itertools
+import math
 import os
 import platform
 import re
@@ -151,3 +153,13 @@ def keep(path: Path, name: Path) -> None:
 def reason(error: Exception) -> str:
     """Why the system refused."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def sha256(path: str | Path, size: float = math.inf) -> str:
+    """Of a file, or of its first bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(int(min(size, 2**20))):
+            digest.update(block)
+            size -= len(block)
+    return digest.hexdigest()

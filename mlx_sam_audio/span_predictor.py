@@ -11,9 +11,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from .calls import WINDOW, as_array, public
+from .calls import go_on, public
 from .engine.windows import Windows
 from .errors import SAMAudioError, check_finite
+from .kinds import Latents, Lengths, Number, Seconds, Texts, as_array
 from .loading import load
 from .loading.tokenizers import JSONTokenizer
 from .models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
@@ -59,18 +60,18 @@ class SpanPredictor:
         )
         return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
 
-    @public(window=WINDOW)
+    @public
     def __call__(
         self,
-        latents: mx.array | np.ndarray,
-        descriptions: str | Sequence[str],
+        latents: Latents,
+        descriptions: Texts,
         *,
-        threshold: float = 0.3,
-        smallest: float = 0.0,
-        gap: float = 0.0,
-        samples: Sequence[int] | None = None,
-        window: float | None = None,
-        overlap: float = 3.0,
+        threshold: Number = 0.3,
+        smallest: Seconds = 0.0,
+        gap: Seconds = 0.0,
+        samples: Lengths | None = None,
+        window: Seconds | None = None,
+        overlap: Seconds = 3.0,
     ) -> list[Predicted]:
         """The "+" spans of each item: where its probability is above `threshold`.
 
@@ -96,15 +97,15 @@ class SpanPredictor:
             spans.append(Predicted(found, row, rate / hop))
         return spans
 
-    @public(window=WINDOW)
+    @public
     def probabilities(
         self,
-        latents: mx.array | np.ndarray,
-        descriptions: str | Sequence[str],
+        latents: Latents,
+        descriptions: Texts,
         *,
-        samples: Sequence[int] | None = None,
-        window: float | None = None,
-        overlap: float = 3.0,
+        samples: Lengths | None = None,
+        window: Seconds | None = None,
+        overlap: Seconds = 3.0,
     ) -> mx.array:
         """How probably each frame holds its item's sound, (B, N) float32.
 
@@ -125,6 +126,7 @@ class SpanPredictor:
         windows = Windows.over(frames, size, shared)
         faded = np.zeros(latents.shape[:2], np.float32)
         for start, weights in zip(windows.starts, windows.weights(), strict=True):
+            go_on()
             cut = slice(start, start + windows.size)
             seen = None if mask is None else mask[:, cut]
             seen = mx.sigmoid(self.network(latents[:, cut], text, seen))

@@ -1,15 +1,15 @@
 """What an interrupted long run goes on from."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 
 from ..errors import SAMAudioError, note
-from ..files import existing, whole
+from ..files import existing, sha256, whole
+from ..media.video import MaskedVideo, is_file
+from ..settings import digest
 
 
 class Checkpoint:
@@ -62,13 +62,9 @@ def beside(output: Path) -> Path:
     return output.with_name(name)
 
 
-def digest(*values) -> str:
-    """One fingerprint of arrays and of anything that prints."""
-    sha = hashlib.sha256()
-    for value in values:
-        arrays = isinstance(value, (np.ndarray, mx.array))
-        if arrays:
-            sha.update(repr((value.shape, str(value.dtype))).encode())
-        sha.update(np.ascontiguousarray(value) if arrays else repr(value).encode())
-        sha.update(b"\0")
-    return sha.hexdigest()
+def fingerprint(video: MaskedVideo | None) -> str | None:
+    """The same on any machine, wherever its files lie."""
+    if video is None:
+        return None
+    parts = (sha256(part) if is_file(part) else part for part in (video.frames, video.mask))
+    return digest(*parts, video.start)

@@ -2,8 +2,8 @@
 
 import mlx.core as mx
 
-from ..calls import as_array
-from ..errors import SAMAudioError, shown
+from ..errors import SAMAudioError
+from ..kinds import as_array
 from ..models.dacvae import CodecConfig
 from ..models.watermark import BITS
 
@@ -50,10 +50,3 @@ def message(
     if given.shape != shape or not ((given == 0) | (given == 1)).all().item():
         raise SAMAudioError(f"message must be {shape} of zeros and ones, got {given.shape}")
     return given
-
-
-def seeds_from(seed: int, count: int) -> list[int]:
-    """The seeds of so many items, checked."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise SAMAudioError(f"seed must be a whole number from 0 to 2**63 - 1, not {shown(seed)}")
-    return [seed + i for i in range(count)]

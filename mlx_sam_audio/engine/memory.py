@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..errors import SAMAudioError, shown
+from ..errors import SAMAudioError
 from ..models import cpu
 from ..models.cpu import on_cpu
 from ..models.sam_audio import ModelConfig
@@ -28,39 +28,50 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is to be done."""
+
+    frames: int  # of the recording, in latents
+    size: int  # frames of a window
+    windows: int = 1  # of the recording
+    rows: int = 1  # noises that it is solved from: candidates, or items of a batch
+    samples: int = 0  # of waveforms that are kept until all are there
+
+
+@dataclass(frozen=True)
 class Pieces:
-    windows: int  # solved in one evaluation
+    """How it is cut."""
+
+    windows: int  # solved in one evaluation, of whatever row
     frames: int  # in one chunk of the codec, beside its halo
     bytes: int  # the highest that is expected, weights included
 
 
-def pieces(
-    config: ModelConfig, weights: int, frames: int, windows: range, size: int, limit: int | None
-) -> Pieces:
-    """How to cut the work on N latent frames in windows of `size` so that it fits `limit` bytes.
+def pieces(config: ModelConfig, weights: int, work: Work, limit: int | None = None) -> Pieces:
+    """How to cut the work so that it fits `limit` bytes, or what the machine offers.
 
-    weights: bytes of the loaded model. windows: how few and how many may be solved at once. Without
-    a limit, it is what the machine offers. Raises SAMAudioError that says what would fit.
+    weights: bytes of the loaded networks. Raises SAMAudioError that says what would fit.
     """
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise SAMAudioError(f"max_memory is a number of bytes, 1 or more, not {shown(limit)}")
     available = offered(limit)
-    state = 10 * frames * config.codec.codebook_dim * 4  # latents, state, slopes that are kept
-    solver, codec = solver_bytes(config, size), codec_bytes(config)
+    # of each row the latents, the state, slopes that are kept
+    state = 10 * work.rows * work.frames * config.codec.codebook_dim * 4 + 4 * work.samples
+    solver, codec = solver_bytes(config, work.size), codec_bytes(config)
     left = available - weights - state
-    least = max(windows.start * solver, max(LEAST_FRAMES + HALO, 2 * windows.start) * codec)
+    least = max(solver, (LEAST_FRAMES + HALO) * codec)
     if left < least:
         raise SAMAudioError(
             f"this needs {text(weights + state + least)} of memory, and there are "
             f"{text(max(available, 0))}: the weights take {text(weights)}, solving "
-            f"{text(windows.start * solver)}; allow more, or choose a smaller or quantised model, "
-            "or a shorter window"
+            f"{text(solver)}; allow more, or choose a smaller or quantised model, or a shorter "
+            "window"
         )
-    count = max(windows.start, min(windows.stop, min(left, WORK_BYTES) // solver, MOST_WINDOWS))
+    count = min(work.windows * work.rows, min(left, WORK_BYTES) // solver, MOST_WINDOWS)
+    count = max(count, 1)
     chunk = min(min(left, WORK_BYTES) // codec - HALO, MOST_FRAMES)
     chunk = max(chunk, LEAST_FRAMES)
     # the watermark marks at least a frame of every stem at a time
-    peak = max(count * solver, max(min(chunk, frames) + HALO, 2 * count) * codec)
+    stems = 2 * min(count, work.rows)
+    peak = max(count * solver, max(min(chunk, work.frames) + HALO, stems) * codec)
     return Pieces(count, chunk, weights + state + peak)
 
 

@@ -1,51 +1,114 @@
 """What a separation gives."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 
 import mlx.core as mx
 import numpy as np
 
-from ..calls import NO_PATH, PATH, check
+from .. import __version__
+from ..kinds import FilePath, check
 from ..media import audio as audio_files
+from ..media.video import MaskedVideo
 from ..prompts import Span
-from .presence import Presence, gated, measured
+from ..settings import Settings, digest
+from .presence import Presence, absences
 
 
 @dataclass(frozen=True, eq=False)
-class Separation:
-    """What was asked for and what is left, mono, as long as the input."""
+class Chunk:
+    """A piece of a stream; pieces follow one another without gap or overlap."""
 
-    target: mx.array  # (T,) float32
-    residual: mx.array  # (T,) float32
+    target: mx.array  # (t,) float32
+    residual: mx.array  # (t,) float32
     sample_rate: int
-    seed: int
-    spans: tuple[Span, ...]
-    evaluations: int
-    seconds: dict[str, float] = field(default_factory=dict)  # encode, solve, decode; of the batch
+    spans: tuple[Span, ...] = ()  # of the whole recording, predicted ones included
+    presence: tuple[Presence, ...] = ()  # of the windows that end in this piece
+    start: float = 0.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Facts:
+    """How a separation was made: all that is needed to judge it and to repeat it."""
+
+    model: str  # the name of its folder
+    description: str
+    spans: tuple[Span, ...]  # predicted ones included
+    spans_predicted: bool
+    video: MaskedVideo | None
+    settings: Settings
+    seed: int  # of this result, where there are several candidates
+    sample_rate: int
+    samples: int
+    windows: int
+    evaluations: int  # of each window
+    watermark: bool
+    estimated_memory: int  # bytes
+    seconds: dict[str, float] = field(default_factory=dict)  # of each stage, of the whole batch
     presence: tuple[Presence, ...] = ()  # is the sound there? window by window
     score: float | None = None  # the ranker's, where there were several candidates
     scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
     candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
 
-    def measured(self, predicted: tuple[Span, ...] | None = None) -> "Separation":
-        """The same with its presence. predicted: its spans, where they were predicted."""
-        stems = [(np.array(self.target), np.array(self.residual))]
-        rows = measured(stems, self.sample_rate, predicted)
-        return replace(self, presence=tuple(row for row, _ in rows))
+    def report(self) -> dict:
+        """The same for JSON."""
+        settings = {one.name: plain(getattr(self.settings, one.name)) for one in fields(Settings)}
+        length = self.samples / self.sample_rate
+        seconds = {**self.seconds, "total": sum(self.seconds.values())}
+        return {
+            "model": self.model,
+            "description": self.description,
+            "spans": [[span.sign, span.start, span.end] for span in self.spans],
+            "spans_predicted": self.spans_predicted,
+            "video": plain(self.video and self.video.frames),
+            "mask": plain(self.video and self.video.mask),
+            "residual_by": settings.pop("residual"),
+            **settings,
+            "seed": self.seed,
+            "evaluations": self.evaluations,
+            "windows": self.windows,
+            "candidates": [
+                {"seed": one.seed, "score": one.score, "scores": one.scores}
+                for one in self.candidates
+            ],
+            "presence": [asdict(row) for row in self.presence],
+            "absent": absences(self.presence),
+            "watermark": self.watermark,
+            "versions": {"mlx_sam_audio": __version__, "mlx": mx.__version__},
+            "sample_rate": self.sample_rate,
+            "audio_seconds": length,
+            "seconds": seconds,
+            "real_time_factor": seconds["total"] / length,
+            "estimated_memory_bytes": self.estimated_memory,
+            "peak_memory_bytes": mx.get_peak_memory(),
+            "active_memory_bytes": mx.get_active_memory(),
+        }
 
-    def gated(self, predicted: tuple[Span, ...] | None = None) -> "Separation":
-        """The same with silence where the sound is absent: see `presence`."""
-        stems = [(np.array(self.target), np.array(self.residual))]
-        pieces = [piece for _, piece in gated(stems, self.sample_rate, predicted)]
-        target, residual = mx.array(np.concatenate(pieces, axis=1))
-        return replace(self, target=target, residual=residual)
 
-    def save(self, target: str | Path, residual: str | Path | None = None) -> list[str]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Separation(Facts):
+    """What was asked for and what is left, mono, as long as the input."""
+
+    target: mx.array  # (T,) float32
+    residual: mx.array  # (T,) float32
+
+    def save(self, target: FilePath, residual: FilePath | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
-        check(dict(target=target, residual=residual), dict(target=PATH, residual=NO_PATH))
+        check(dict(target=target, residual=residual), Separation.save)
         stems = [(target, np.array(self.target)), (residual, np.array(self.residual))]
         written = audio_files.write_all(
             [(path, stem) for path, stem in stems if path is not None], self.sample_rate
         )
         return [notice for notice in written if notice]
+
+
+def plain(value: object) -> object:
+    """A setting as JSON has it; arrays and functions by what tells them from others."""
+    if isinstance(value, (np.ndarray, mx.array)):
+        return f"sha256 {digest(value)}"
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return dict(value) if isinstance(value, Mapping) else value

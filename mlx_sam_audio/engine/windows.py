@@ -1,11 +1,11 @@
 """Windows over a long file, and how they blend where they overlap."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import SAMAudioError
+from .networks import Networks
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,12 @@ class Windows:
         )
 
 
-def window_frames(model, window: float, overlap: float) -> tuple[int, int]:
+def window_frames(networks: Networks, window: float, overlap: float) -> tuple[int, int]:
     """Checked lengths in frames of window and overlap, given in seconds."""
-    rate = model.sample_rate / model.hop_length
-    if not 0 < window < math.inf:
-        raise SAMAudioError(f"the window must last some seconds, not {window:g}")
-    if not 0 <= overlap < window:
-        raise SAMAudioError(
-            f"the overlap ({overlap:g} s) must be 0 or more, and shorter than the window"
-        )
-    codec = model.network.audio_codec
+    rate = networks.sample_rate / networks.hop_length
+    codec = networks.network.audio_codec
     least = 2 * max(codec.encoder_halo, codec.decoder_halo) + 1
-    most = model.config.transformer.max_positions
+    most = networks.config.transformer.max_positions
     size, shared = round(min(window * rate, most + 1)), round(min(overlap * rate, most))
     if not least <= size <= most:
         raise SAMAudioError(

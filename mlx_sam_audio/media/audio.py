@@ -7,12 +7,14 @@ before its end is refused, since what follows would lie at the wrong time.
 
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 import re
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,13 @@ import soxr
 
 from ..errors import SAMAudioError, note
 from ..files import existing, reason, whole, writable
+from ..kinds import RATES
 from .containers import opened
 
 SUBTYPES = {".wav": "FLOAT", ".flac": "PCM_24"}
 BLOCK = 2**18  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes; beyond, RF64, which is wav with long sizes
 ADD_PEAK_CHUNK = 0x1050  # libsndfile's SFC_SET_ADD_PEAK_CHUNK
-RATES = range(1000, 768_001)  # Hz
 LOUDEST = 1000.0  # 60 dB above full scale
 PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # what libsndfile reads; FFmpeg all else
 UNKNOWN = 2**62  # frames of a FLAC whose header does not tell
@@ -79,6 +81,19 @@ class Recording(os.PathLike):
         self._first = self._first or sha.digest()
         if sha.digest() != self._first:
             raise self._changed()
+
+    @cached_property
+    def samples(self) -> int:
+        """How many there are: what the header of an uncompressed file tells; all else is decoded
+        to be counted, since headers err."""
+        header = plain(existing(self._path))
+        if header is not None:
+            header.close()
+            if header.format != "FLAC":
+                return length(self._path, self._sample_rate)
+        runs = itertools.groupby(decoded(existing(self._path)), key=lambda piece: piece[1])
+        counts = [(rate, sum(len(block) for block, _ in run)) for rate, run in runs]
+        return sum(resampled(count, rate, self._sample_rate) for rate, count in counts)
 
     def check(self) -> None:
         """Raises SAMAudioError if the file, of which more than the sound is used, was changed."""
@@ -145,7 +160,12 @@ def length(path: str | os.PathLike, sample_rate: int) -> int | None:
     with header:
         if not 0 < header.frames < UNKNOWN:
             return None
-        return math.floor(header.frames * sample_rate / header.samplerate + 0.5)  # as soxr rounds
+        return resampled(header.frames, header.samplerate, sample_rate)
+
+
+def resampled(samples: int, rate: int, sample_rate: int) -> int:
+    """How many soxr makes of so many samples."""
+    return math.floor(samples * sample_rate / rate + 0.5)
 
 
 def plain(path: Path) -> soundfile.SoundFile | None:

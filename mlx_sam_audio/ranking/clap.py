@@ -8,8 +8,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..calls import SOUNDS, public
+from ..calls import public
 from ..errors import SAMAudioError, check_finite
+from ..kinds import Hertz, Samples, Text
 from ..loading import load
 from ..loading.tokenizers import JSONTokenizer
 from ..media import audio
@@ -38,8 +39,10 @@ class CLAP:
     def sample_rate(self) -> int:
         return self.config.audio.sample_rate
 
-    @public(candidates=SOUNDS)
-    def __call__(self, candidates, description: str, sample_rate: int | None = None) -> np.ndarray:
+    @public
+    def __call__(
+        self, candidates: Samples, description: Text, sample_rate: Hertz | None = None
+    ) -> np.ndarray:
         """Cosine similarities (k,) float32 of candidates (k, T) to a description.
 
         sample_rate: of the candidates, if not the model's. Of what lasts longer than one clip

@@ -7,12 +7,14 @@ Follows facebookresearch/sam-audio (sam_audio/ranking/imagebind.py) and facebook
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
 
 import mlx.core as mx
 import numpy as np
 
-from ..calls import RATE, SOUNDS, either, is_video, public
+from ..calls import public
 from ..errors import SAMAudioError, check_finite
+from ..kinds import Hertz, Kind, Samples, one_of
 from ..loading import load
 from ..media.video import MaskedVideo, matched
 from ..models.imagebind import IMAGE, PAIR, ImageBindConfig, ImageBindNetwork
@@ -25,8 +27,9 @@ MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[:, None, None]
 STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[:, None, None]
 
 
-def is_frames(value: object) -> bool:
-    return isinstance(value, np.ndarray)
+Shown = Annotated[
+    MaskedVideo | np.ndarray, Kind(one_of(MaskedVideo, np.ndarray), "a MaskedVideo, or frames")
+]
 
 
 class ImageBind:
@@ -46,14 +49,8 @@ class ImageBind:
         )
         return cls(config, network)
 
-    @public(
-        candidates=SOUNDS,
-        sample_rate=RATE,
-        video=(either(is_video, is_frames), "a MaskedVideo, or frames"),
-    )
-    def __call__(
-        self, candidates: np.ndarray, sample_rate: int, video: MaskedVideo | np.ndarray
-    ) -> np.ndarray:
+    @public
+    def __call__(self, candidates: Samples, sample_rate: Hertz, video: Shown) -> np.ndarray:
         """Cosines (k,) float32 of the angles between sounds and a video, higher is better.
 
         candidates: samples (k, T) that were separated from the video's sound. video: the one that

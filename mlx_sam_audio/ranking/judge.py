@@ -9,8 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..calls import SOUNDS, public
+from ..calls import go_on, public
 from ..errors import SAMAudioError, check_finite
+from ..kinds import Samples, Text
 from ..loading import load
 from ..loading.tokenizers import JSONTokenizer
 from ..models import chunks
@@ -50,8 +51,8 @@ class Judge:
     def sample_rate(self) -> int:
         return self.config.codec.sample_rate
 
-    @public(mixture=SOUNDS, candidates=SOUNDS)
-    def __call__(self, mixture, candidates, description: str) -> list[Scores]:
+    @public
+    def __call__(self, mixture: Samples, candidates: Samples, description: Text) -> list[Scores]:
         """Judge k candidates for the described sound of one mixture.
 
         mixture (T,), candidates (k, T): samples at `sample_rate`. A candidate's scores do not
@@ -63,6 +64,7 @@ class Judge:
         text = self.network.embed_text(*self.tokenizer([description]))
         heard, scores = self.embed(mixture), []
         for candidate in candidates:
+            go_on()
             row = self.network(heard, self.embed(candidate), text)[0]
             check_finite(row, "the judge's result")
             scores.append(Scores(*row.tolist()))

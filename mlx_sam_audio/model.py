@@ -1,0 +1,239 @@
+"""The public face of a model: every way to separate, all of them by `engine.run`."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import cached_property
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
+
+from . import kinds
+from .calls import alone, public
+from .engine.mixture import Audio, Mixture, is_audio
+from .engine.networks import Networks
+from .engine.predict import part_of, predicted
+from .engine.progress import Progress
+from .engine.run import Control, Item, Run, encoded
+from .engine.separation import Chunk, Separation
+from .engine.windows import window_frames
+from .errors import SAMAudioError
+from .kinds import Bytes, FilePath, Flag, Kind, Name, Seconds, Text, Texts
+from .loading import load
+from .media.video import MaskedVideo
+from .prompts import Span, check_prompt
+from .settings import LONG, Predict, Settings
+from .span_predictor import SpanPredictor
+
+P, R = ParamSpec("P"), TypeVar("R")
+Spans = Annotated[Sequence[Span], Kind(kinds.is_list(kinds.anything), "a list of spans")]
+Video = Annotated[MaskedVideo, Kind(kinds.one_of(MaskedVideo), "a MaskedVideo")]
+Videos = Annotated[
+    Sequence[MaskedVideo | None],
+    Kind(kinds.is_list(kinds.one_of(MaskedVideo, type(None))), "a list of MaskedVideo or None"),
+]
+Audios = Annotated[
+    Sequence[Audio], Kind(kinds.is_list(is_audio), "a list of paths or arrays of samples")
+]
+Lists = Annotated[
+    Sequence[Sequence[Span]], Kind(kinds.is_list(kinds.anything), "a list of lists of spans")
+]
+Tell = Annotated[Callable[[Progress], object], Kind(callable, "a function")]
+Cancel = Annotated[Callable[[], bool], Kind(callable, "a function")]
+Given = Annotated[Settings, Kind(kinds.one_of(Settings), "Settings")]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call(Settings):
+    """What every separation takes: all `Settings` by name, and these."""
+
+    settings: Given | None = None
+    progress: Tell | None = None
+    cancel: Cancel | None = None
+    resume: FilePath | None = None
+    restart: Flag = False
+
+    def only_settings(self) -> Settings:
+        return Settings(**{one.name: getattr(self, one.name) for one in fields(Settings)})
+
+
+@dataclass(frozen=True, eq=False)
+class Request(Call):
+    """One recording and its prompt."""
+
+    audio: Audio
+    description: Text = ""
+    _: KW_ONLY
+    spans: Spans | None = ()
+    video: Video | None = None
+
+    def items(self) -> list[Item]:
+        return [Item(self.audio, self.description, self.spans or (), self.video)]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRequest(Call):
+    """Several recordings and their prompts."""
+
+    audios: Audios
+    descriptions: Texts
+    _: KW_ONLY
+    spans: Lists | None = None
+    videos: Videos | None = None
+
+    def items(self) -> list[Item]:
+        count = len(self.audios)
+        spans = [()] * count if self.spans is None else self.spans
+        videos = [None] * count if self.videos is None else self.videos
+        if not count == len(self.descriptions) == len(spans) == len(videos) or not count:
+            raise SAMAudioError(
+                f"a batch needs as many audios ({count}) as descriptions "
+                f"({len(self.descriptions)}), lists of spans ({len(spans)}) and videos "
+                f"({len(videos)}), at least one"
+            )
+        return list(map(Item, self.audios, self.descriptions, spans, videos))
+
+
+def takes(
+    request: Callable[P, Call],
+) -> Callable[[Callable[[Any, Any], R]], Callable[Concatenate[Any, P], R]]:
+    """Gives a method the arguments of a request, which is what it gets. Those that are named in a
+    call win over its `settings=`. Only one thread at a time calls a model."""
+    signature = inspect.signature(request)
+
+    def decorate(method: Callable[[Any, Any], R]) -> Callable[Concatenate[Any, P], R]:
+        @functools.wraps(method)
+        def call(self: Any, *arguments: P.args, **keywords: P.kwargs) -> R:
+            given = signature.bind(*arguments, **keywords).arguments
+            kinds.check(given, request)
+            settings = given.get("settings")
+            asked = request(**{**(vars(settings) if settings else {}), **given})
+            with alone(self, asked.cancel):
+                return method(self, asked)
+
+        own = inspect.signature(method)
+        parameters = [own.parameters["self"], *signature.parameters.values()]
+        call.__signature__ = own.replace(parameters=parameters)
+        call.__doc__ = f"{inspect.getdoc(method)}\n\n{inspect.getdoc(Settings)}"
+        return call
+
+    return decorate
+
+
+class SAMAudio(Networks):
+    """A loaded model, for any thread, but one call at a time. `separate` is a pure function of its
+    arguments.
+
+    All methods take a path, samples (T,) or (channels, T) at `sample_rate`, or a `Mixture` as
+    audio; spans: where the sound is or is not; video: where the thing is seen that makes it. They
+    take every setting by its name, or all as `settings=`, of which those named win. progress: a
+    function of a `Progress`; cancel: a function that is asked after every step, and ends the call
+    by `Cancelled` when it returns True. resume: a file in which the solver's state is kept, gone on
+    from if it is there (but for restart=True), and removed at the end. They raise SAMAudioError.
+    """
+
+    @classmethod
+    def from_pretrained(
+        cls, name: Name, revision: str | None = None, verify: bool = False
+    ) -> "SAMAudio":
+        """Load a converted model: a folder, a name in the local store, or a hub repo.
+
+        verify: compare every byte with what the conversion wrote, as the first loading does.
+        """
+        folder = load.resolve(name, revision)
+        return cls(*load.load(folder, verify), folder)
+
+    @cached_property
+    def predictor(self) -> SpanPredictor:
+        """The `SpanPredictor`, read from disk when spans are first predicted."""
+        return SpanPredictor.from_pretrained()
+
+    @takes(Request)
+    def separate(self, request: Request) -> Separation:
+        """Split audio into the described sound and the rest, in one piece unless a window is given,
+        as the reference does."""
+        return self._run(request).result()
+
+    @takes(Request)
+    def separate_long(self, request: Request) -> Separation:
+        """The same for any length: in windows of 10 s that are one piece (see `engine.solve`)."""
+        return self._run(request, LONG).result()
+
+    @takes(Request)
+    def stream(self, request: Request) -> Iterator[Chunk]:
+        """Yield consecutive chunks (target, residual, start, sample_rate) as they become final.
+
+        The first one comes after about one window's work, unless spans are predicted: then the
+        whole recording is encoded before.
+        """
+        return iter(self._run(request, LONG, streaming=True))
+
+    @takes(Request)
+    def prepare(self, request: Request) -> Run:
+        """A run of `separate_long`, checked and planned; iterated, it gives pieces in bounded
+        memory, and then its `facts`."""
+        return self._run(request, LONG)
+
+    @takes(BatchRequest)
+    def separate_batch(self, request: BatchRequest) -> list[Separation]:
+        """Separate B items as the reference's padded batch does: a shorter clip's result depends
+        on how far it is padded. Item i is drawn from seed + i. noise is (1 or B, N, 2C), message
+        (2B, 16): target then residual of each item."""
+        return self._run(request).results()
+
+    def _run(
+        self, request: Request | BatchRequest, window: float | None = None, streaming: bool = False
+    ) -> Run:
+        settings, items = request.only_settings(), request.items()
+        if settings.window is None:
+            settings = replace(settings, window=window)
+        control = Control(
+            predictor=self._finder(settings.predict_spans),
+            progress=request.progress,
+            cancel=request.cancel,
+            resume=request.resume,
+            restart=request.restart,
+        )
+        return Run(self, items, settings, control, streaming)
+
+    def _finder(self, predict: Predict) -> Callable | None:
+        """What predicts spans, if they are to be predicted."""
+        return self.predictor if predict is True else predict or None
+
+    @public
+    def encode(
+        self,
+        audio: Audio,
+        *,
+        max_memory: Bytes | None = None,
+        progress: Tell | None = None,
+        cancel: Cancel | None = None,
+    ) -> Mixture:
+        """Encode audio once, for any number of prompts. max_memory: bytes that it is cut to fit."""
+        with alone(self, cancel):
+            return encoded(self, audio, max_memory, progress)
+
+    @public
+    def predict_spans(
+        self,
+        audio: Audio,
+        description: Text,
+        predictor: Predict = True,
+        *,
+        window: Seconds = LONG,
+        overlap: Seconds = Settings.overlap,
+        max_memory: Bytes | None = None,
+        progress: Tell | None = None,
+        cancel: Cancel | None = None,
+    ) -> tuple[Span, ...]:
+        """The times at which the described sound occurs, in audio of any length.
+
+        predictor: as `predict_spans` in `separate`. window, overlap: seconds heard at once, and
+        shared by neighbours.
+        """
+        check_prompt(description, ())
+        window_frames(self, window, overlap)
+        with alone(self, cancel):
+            finder = self._finder(predictor)
+            mixture = encoded(self, audio, max_memory, progress, part_of(finder, "network"))
+            heard = [mixture[:]], [mixture.samples], [description]
+            return predicted(self, finder, *heard, window=window, overlap=overlap)[0]
