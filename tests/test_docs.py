@@ -24,7 +24,7 @@ from clips import RATE, clip
 from safetensors.numpy import load_file, save_file
 
 from convert.command import convert
-from mlx_sam_audio import Settings, ode
+from mlx_sam_audio import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -85,8 +85,6 @@ def desk(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("SAM_AUDIO_HOME", str(folder / "store"))
-        patch.setattr(ode, "QUALITY", dict.fromkeys(ode.QUALITY, 1))  # steps, which take time
-        patch.setitem(Settings.__init__.__kwdefaults__, "steps", 1)
         yield
 
 

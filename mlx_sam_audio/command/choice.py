@@ -42,7 +42,7 @@ def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
         weights = size * memory.itemsize(config) // getattr(mx, config.dtype).size
         frames = math.ceil(window * config.codec.sample_rate / config.codec.hop_length)
         try:
-            memory.pieces(config, weights, frames, range(1, 1), frames, limit)
+            memory.pieces(config, weights, memory.Work(frames, frames), limit)
         except SAMAudioError:
             continue
         size = memory.text(size)

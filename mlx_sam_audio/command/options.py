@@ -109,7 +109,7 @@ def parser() -> Parser:
         "--max-memory",
         metavar="SIZE",
         type=memory.parse,
-        help="cut the work to fit, like 8GB (what the machine has)"
+        help="cut the work to fit, like 8GB (what the machine has)",
     )
     parser.add_argument(
         "-c",
@@ -155,7 +155,7 @@ def candidates(text: str) -> int | str:
         raise SAMAudioError(f'--candidates takes a number or "auto", not {text!r}') from None
 
 
-def settings(options: argparse.Namespace) -> Settings:
+def settings_of(options: argparse.Namespace) -> Settings:
     """What they say of the separation, but for the predictor of spans."""
     if options.steps is not None and options.quality is not None:
         raise SAMAudioError("--quality and --steps both say how many steps: give one of them")

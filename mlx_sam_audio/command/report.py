@@ -1,90 +1,30 @@
-"""The report of a run: all that is needed to judge it and to repeat it."""
+"""What the command tells of a run, in JSON and in words."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import mlx.core as mx
-
-from .. import __version__, ode, span_predictor
 from ..engine import memory
-from ..engine.longform import Chunk
-from ..engine.pipeline import SAMAudio
-from ..engine.presence import Presence, absences
-from ..engine.separation import Separation
+from ..engine.separation import Facts
 from ..prompts import Span
-
-
-@dataclass
-class Found:
-    """What the chunks of a run say beside their sound."""
-
-    samples: int = 0
-    spans: tuple[Span, ...] = ()
-    presence: list[Presence] = field(default_factory=list)
-    candidates: tuple[Separation, ...] = ()
-
-    @property
-    def best(self) -> Separation | None:
-        return max(self.candidates, key=lambda one: one.score, default=None)
-
-    def look(self, run: Iterator[Chunk]) -> Iterator[Chunk]:
-        for chunk in run:
-            self.spans, self.candidates = chunk.spans, chunk.candidates
-            self.presence += chunk.presence
-            self.samples += len(chunk.target)
-            yield chunk
 
 
 def values(
     options: argparse.Namespace,
     name: str,
     paths: tuple[Path, Path],
-    model: SAMAudio,
-    windows: int,
-    estimate: int,
+    facts: Facts,
     seconds: dict[str, float],
-    found: Found,
 ) -> dict:
-    """What JSON gets. estimate: bytes that were expected."""
-    length = found.samples / model.sample_rate
+    """What JSON gets. seconds: of the command's stages, and of all of it."""
     return {
         "input": str(options.input),
         "target": str(paths[0]),
         "residual": str(paths[1]),
+        **facts.report(),
         "model": name,
-        "description": options.description,
-        "spans": span_predictor.to_json(found.spans),
-        "spans_predicted": bool(options.predict_spans and not options.span),
-        "video": options.video,
-        "box": options.box,
-        "mask": options.mask,
-        "method": options.method,
-        "steps": options.steps,
-        "evaluations": len(ode.plan(options.method, options.steps)),
-        "windows": windows,
-        "window": options.window,
-        "overlap": options.overlap,
-        "seed": best.seed if (best := found.best) else options.seed,
-        "candidates": [
-            {"seed": one.seed, "score": one.score, "scores": one.scores} for one in found.candidates
-        ],
-        "ranker": options.ranker,
-        "presence": [asdict(row) for row in found.presence],
-        "absent": absences(found.presence),
-        "gate": options.gate,
-        "watermark": model.config.codec.watermark and not options.no_watermark,
-        "residual_by": "subtract" if options.subtract else "model",
-        "max_memory": options.max_memory,
-        "versions": {"mlx_sam_audio": __version__, "mlx": mx.__version__},
-        "sample_rate": model.sample_rate,
-        "audio_seconds": length,
+        **{given: getattr(options, given) for given in ("video", "box", "mask")},
         "seconds": seconds,
-        "real_time_factor": seconds["total"] / length,
-        "estimated_memory_bytes": estimate,
-        "peak_memory_bytes": mx.get_peak_memory(),
-        "active_memory_bytes": mx.get_active_memory(),
+        "real_time_factor": seconds["total"] * facts.sample_rate / facts.samples,
     }
 
 

@@ -31,8 +31,10 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
     return paths
 
 
-def write(run: Iterator[longform.Chunk], recording, paths, model, samples: int) -> None:
+def write(run: Run, paths: tuple[Path, Path]) -> None:
     """Write both stems as they come; they get their names together, when both are complete."""
+    recording, rate = run.mixtures[0].source, run.networks.sample_rate
+    notices = []
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
         films = [path.suffix.lower() in video_files.WRITTEN for path in paths]
         # the sound of a film is a wav until it is complete
@@ -40,23 +42,21 @@ def write(run: Iterator[longform.Chunk], recording, paths, model, samples: int) 
                  for film, part, path in zip(films, parts, paths, strict=True)]  # fmt: skip
         writers = []
         for wave, path in zip(waves, paths, strict=True):
-            writers.append(audio.Writer(wave, path, model.sample_rate, samples))
+            writers.append(audio.Writer(wave, path, rate, run.samples))
             stack.callback(writers[-1].discard)
         for chunk in run:
             for writer, stem in zip(writers, (chunk.target, chunk.residual), strict=True):
                 writer.write(np.array(stem))
         for writer in writers:
             writer.close()
-        notices = []
         for film, writer, wave, part, path in zip(films, writers, waves, parts, paths, strict=True):
             if film:
-                sound = audio.blocks(wave, model.sample_rate)
+                sound = audio.blocks(wave, rate)
                 recording.check()  # its pictures go with the sound that was separated
-                notices += video_files.write(
-                    recording, sound, model.sample_rate, part, path, writer.peak
-                )
+                notices += video_files.write(recording, sound, rate, part, path, writer.peak)
             elif writer.notice:
                 notices.append(writer.notice)
+    run.watch.advance("write", 1)
     for notice in notices:
         note(notice)
 

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..demo import sounds
-from ..engine.pipeline import SAMAudio
+from ..model import SAMAudio
 from ..errors import SAMAudioError
 from ..media import audio, spectrogram
 from ..ranking.metrics import si_sdr

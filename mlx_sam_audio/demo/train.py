@@ -28,7 +28,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from ..demo import codec, sounds
-from ..engine.pipeline import SAMAudio
+from ..model import SAMAudio
 from ..loading import load, manifest
 from ..loading.tokenizers import END, PAD, SentencePieceTokenizer
 from ..models.dit import TransformerConfig
