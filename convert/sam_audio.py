@@ -92,7 +92,6 @@ class Tower:
 
 TOWERS = {  # sizes that the checkpoint only names
     "PE-Core-L14-336": Tower(patch_size=14, width=1024, layers=24, heads=16),
-    "PE-Tiny": Tower(patch_size=8, width=16, layers=1, heads=2),  # of goldens with random weights
 }
 
 

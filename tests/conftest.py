@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.parity import TINY, Golden, relative_error, visual_goldens
 from convert.command import convert
 from convert.folder import write_json
+from convert.sam_audio import TOWERS
 from convert.torch_file import TorchWeights
 from mlx_sam_audio import SAMAudio, SAMAudioError
 from mlx_sam_audio.loading.strict_json import read_json
@@ -79,7 +80,7 @@ def goldens(pytestconfig, tmp_path_factory) -> Path:
     folder = pytestconfig.getoption("goldens").resolve()
     config = read_json(folder / "tiny/config.json") if (folder / "tiny").exists() else {}
     vision = config.get("vision_encoder")
-    if not vision or not vision["name"].startswith("PE-Tiny") or "tower" in vision:
+    if not vision or vision["name"] in TOWERS or "tower" in vision:
         return folder
     vision["tower"] = tower(folder / "tiny" / "checkpoint.pt")
     links = tmp_path_factory.mktemp("goldens")

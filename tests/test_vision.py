@@ -142,7 +142,7 @@ def test_a_model_without_vision():
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("name", "PE-Other", "name is 'PE-Other', expected PE-Core-L14-336, PE-Tiny, or another"),
+        ("name", "PE-Other", "name is 'PE-Other', expected PE-Core-L14-336, or another"),
         ("interpolation_mode", "NEAREST", "interpolation_mode is 'NEAREST', expected 'BICUBIC'"),
         ("normalize_feature", False, "normalize_feature is False, expected True"),
     ],
