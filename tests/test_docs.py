@@ -32,33 +32,26 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 }
 FENCED = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
-SEPARATES = {"mlx_sam_audio.separate", "mlx_sam_audio.judge"}
+SEPARATES = "mlx_sam_audio.separate", "mlx_sam_audio.judge"
 STORE = {"tiny": "small", "pe_a_frame": "pe-a-frame-large", "judge": "judge", "clap": "clap"}
 SECONDS = {"mix.wav": 7, "interview.mp3": 12, "song.mp3": 11, "song.flac": 2, "concert.wav": 6}
 SECONDS |= {"field.wav": 2, "a.wav": 1, "b.wav": 2}
 
 
-def commands(indented: bool) -> list[tuple[str, ...]]:
-    """The words of those in lines of their own, which hold nothing else, or within sentences."""
+def commands(pattern: str) -> list[tuple[str, ...]]:
+    """The program, a module or a file, and the arguments of all that a pattern finds."""
     found = []
     for text in PAGES.values():
-        text = FENCED.sub("", text)
-        inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
-        inline = [code for code in inline if re.match(r"(python|mlx-sam-audio|pip|hf) ", code)]
-        lines = re.findall(r"^    (.+)$", text, re.MULTILINE) if indented else inline
-        found += [tuple(shlex.split(part)) for line in lines for part in line.split(" && ")]
+        for line in re.findall(pattern, FENCED.sub("", text), re.MULTILINE):
+            line = re.sub(r"python (-m )?", "", " ".join(line.split()))
+            line = re.sub("mlx-sam-audio(?= -)", "mlx_sam_audio.separate", line)
+            found += [tuple(shlex.split(part)) for part in line.split(" && ")]
     return list(dict.fromkeys(found))
 
 
-def program(words: tuple[str, ...]) -> tuple[str, list[str]]:
-    """The module or file that a command runs, and its arguments."""
-    if words[0] == "python":
-        words = words[2:] if words[1] == "-m" else words[1:]
-    return words[0].replace("mlx-sam-audio", "mlx_sam_audio.separate"), list(words[1:])
-
-
-RUN = [words for words in commands(indented=True) if program(words)[0] in SEPARATES]
-PARSED = [words for words in commands(True) + commands(False) if words not in RUN]
+LINES = commands("^    (.+)$")  # which hold nothing else
+RUN = [words for words in LINES if words[0] in SEPARATES]
+PARSED = set(LINES + commands("`((?:python|mlx-sam-audio|pip) [^`]+)`")) - set(RUN)
 
 
 @pytest.fixture(scope="module")
@@ -142,19 +135,18 @@ def test_blocks_of_python_run_to_the_last_line(page, desk):
 
 @pytest.mark.parametrize("words", RUN, ids=" ".join)
 def test_separations_run(words, desk, capsys):
-    name, arguments = program(words)
-    assert importlib.import_module(name).main(arguments) == 0, capsys.readouterr().err
+    assert importlib.import_module(words[0]).main([*words[1:]]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", PARSED, ids=" ".join)
+@pytest.mark.parametrize("words", sorted(PARSED), ids=" ".join)
 def test_other_commands_parse(words, parsed, pytestconfig):
-    name, arguments = program(words)
+    name, *arguments = words
     if name == "pip":
         extras = re.search(r"\[(.*)\]", arguments[-1])[1].split(",")
         assert set(extras) <= set(metadata("mlx-sam-audio").get_all("Provides-Extra"))
     elif name == "pytest":
         assert not pytestconfig._parser.parse_known_and_unknown_args(arguments)[1]
-    elif name != "hf":  # the hub's own
+    else:
         parsed(name, arguments)
 
 
