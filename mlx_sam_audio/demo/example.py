@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..demo import sounds
-from ..model import SAMAudio
 from ..errors import SAMAudioError
 from ..media import audio, spectrogram
+from ..model import SAMAudio
 from ..ranking.metrics import si_sdr
 
 SEED = 6

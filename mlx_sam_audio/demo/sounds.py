@@ -18,7 +18,6 @@ from numpy.random import Generator
 
 SAMPLE_RATE = 16000
 HOP = 128  # samples per latent frame of the demo codec
-STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
 _TABLE = 8192  # samples in one period of a wavetable; a power of two, so that a mask wraps it
 
 Make = Callable[[Generator, int], np.ndarray]  # (rng, n) -> (n,) at any level

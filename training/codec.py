@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import mlx.core as mx
 import numpy as np
 
-from ..demo import sounds
-from ..models.conv import Conv1d, StridedConv1d, TransposedConv1d
-from ..models.dacvae import DACVAE, CodecConfig, Snake, run
-from ..models.sam_audio import Network
+from mlx_sam_audio.demo import sounds
+from mlx_sam_audio.models.conv import Conv1d, StridedConv1d, TransposedConv1d
+from mlx_sam_audio.models.dacvae import DACVAE, CodecConfig, Snake, run
+from mlx_sam_audio.models.sam_audio import Network
 
 CONFIG = CodecConfig(
     sample_rate=sounds.SAMPLE_RATE,

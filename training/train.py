@@ -1,6 +1,6 @@
 """Train the tiny SAM-Audio of the demo on synthetic sounds: the codec, then everything else.
 
-    python -m mlx_sam_audio.demo.train --out RUN [--init MODEL]
+    python -m training.train --out RUN [--init MODEL]
 
 RUN keeps the state of both stages, a log and the newest model folder, RUN/model. The same command
 goes on from there, and ends where a run without a break would have ended: every batch follows from
@@ -27,20 +27,25 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from ..demo import codec, sounds
-from ..model import SAMAudio
-from ..loading import load, manifest
-from ..loading.tokenizers import END, PAD, SentencePieceTokenizer
-from ..models.dit import TransformerConfig
-from ..models.sam_audio import ModelConfig, Network, VocabularyConfig
-from ..models.t5 import TextConfig
-from ..prompts import SIGNS, Span
-from ..ranking.metrics import si_sdr
+from mlx_sam_audio import SAMAudio, Span
+from mlx_sam_audio.demo import sounds
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.loading.store import resolve
+from mlx_sam_audio.loading.tokenizers import END, PAD, SentencePieceTokenizer
+from mlx_sam_audio.models import cpu
+from mlx_sam_audio.models.dit import TransformerConfig
+from mlx_sam_audio.models.sam_audio import ModelConfig, Network, VocabularyConfig
+from mlx_sam_audio.models.t5 import TextConfig
+from mlx_sam_audio.prompts import SIGNS
+from mlx_sam_audio.ranking.metrics import si_sdr
+
+from . import codec
 
 FAMILIES = tuple(sounds.FAMILIES.values())
 PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family.phrases]
 ROUND = 100  # steps from one save to the next, and on the same mixtures
 REUSE = 10  # draws from an encoded mixture, 4 of each target; encoding costs as much as a step
+STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
 SPANS_ALONE = 1 / 3  # of the examples: their times must tell the sound from the others
 LENGTHS = (2, 2, 2, 4, 8)  # seconds, in turn, once 2 s alone have taught the model to separate
 
@@ -175,6 +180,7 @@ def flow_batches(
         yield prompts.batch(rng, pools[seconds], 2 * size // seconds)
 
 
+@cpu.forced(False)  # the stand-ins have no gradients
 def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) -> mx.array:
     """Mean squared error of the velocity on the way from noise to x1, both (B, N, 2C).
 
@@ -295,7 +301,7 @@ def score(model: SAMAudio, count: int = 12) -> dict[str, float]:
 def vocabulary() -> VocabularyConfig:
     """The sounds by name, and every word of their descriptions."""
     phrases = [phrase for family in FAMILIES for phrase in family.phrases + family.heldout]
-    words = sounds.STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
+    words = STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
     return VocabularyConfig(tuple(f.phrases[0] for f in FAMILIES), tuple(sorted(words)))
 
 
@@ -323,7 +329,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     pieces = args.out / "spiece.model"
     if args.init:
-        folder = load.resolve(args.init)
+        folder = resolve(args.init)
         shutil.copyfile(folder / "spiece.model", pieces)
         config, network, tokenizer = load.load(folder)
         network.set_dtype(mx.float32)

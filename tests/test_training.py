@@ -1,0 +1,32 @@
+"""The training of the demo model, which needs hours: here only that it can learn."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_sam_audio.loading import load, store
+from training import codec, train
+
+
+@pytest.mark.parametrize("stage", ["codec", "transformer"])
+def test_the_loss_has_gradients(stage):
+    _, network, tokenizer = load.load(store.DEMO)
+    network.freeze()
+    channels, hop = codec.CONFIG.codebook_dim, codec.CONFIG.hop_length
+    if stage == "codec":
+        network.audio_codec.unfreeze()
+        loss, waves = codec.loss, mx.random.normal((2, 1, max(codec.WINDOWS)))
+        batch = *waves, mx.zeros((3, waves.shape[-1] // hop, channels))
+    else:
+        network.transformer.unfreeze()
+        latents, anchors, times = mx.random.normal((1, 5, channels)), mx.zeros((1, 5)), mx.ones(1)
+        x1, noise = mx.random.normal((2, 1, 5, 2 * channels))
+        batch = latents, x1, anchors.astype(mx.int32), *tokenizer(["a bell"]), 0.5 * times, noise
+        loss = train.flow_loss
+    gradients = tree_flatten(
+        nn.value_and_grad(network, lambda *given: loss(network, *given))(*batch)[1]
+    )
+    strengths = np.array([np.abs(np.array(gradient)).max() for _, gradient in gradients])
+    assert np.isfinite(strengths).all() and np.mean(strengths > 0) > 0.9
