@@ -15,7 +15,9 @@ import mlx.core as mx
 import numpy as np
 from safetensors import safe_open
 
-from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Span
+from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Settings, Span
+from mlx_sam_audio.engine.run import Item, Run
+from mlx_sam_audio.models.sam_audio import Condition
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
 TINY = Path(__file__).parents[1] / "tests" / "golden" / "tiny"
@@ -125,11 +127,17 @@ def stages(model: SAMAudio, golden) -> dict[str, float]:
     errors["watermark / 100"] = relative_error(decoded - clean, marked - clean) / 100
 
     for name, rows in (("text", [()] * len(waves)), ("span", spans)):
-        condition = model.encode(waves, prompts, rows)
+        condition = condition_of(model, list(map(Item, waves, prompts, rows)))
         moment = network.moment(golden["input.time"], condition.text)
         velocity = network.velocity(golden["input.noise"], moment, condition)
         errors[f"velocity, {name}"] = relative_error(velocity, golden[f"velocity.{name}"])
     return errors
+
+
+def condition_of(model: SAMAudio, items: list[Item]) -> Condition:
+    """Of a batch, in one piece."""
+    run = Run(model, items, Settings())
+    return run.conditions().at([(i, 0) for i in range(len(items))], run.windows.size)
 
 
 def solver_options(case: dict) -> dict:
@@ -185,9 +193,8 @@ def videos(seen) -> list[MaskedVideo]:
 def velocity_with_video(model: SAMAudio, golden, seen, given: list[MaskedVideo | None]) -> float:
     """Error of the velocity, where the reference saw `videos(seen)`."""
     waves, prompts, _ = inputs(golden)
-    frames = [-(-len(wave) // model.hop_length) for wave in waves]
-    features = [model.watch(*item) for item in zip(given, waves, frames, strict=True)]
-    condition = model.encode(waves, prompts, [()] * len(waves), seen=features)
+    none = [()] * len(waves)
+    condition = condition_of(model, list(map(Item, waves, prompts, none, given)))
     moment = model.network.moment(seen["input.time"], condition.text)
     velocity = model.network.velocity(seen["input.noise"], moment, condition)
     return relative_error(velocity, seen["velocity"])

@@ -11,8 +11,8 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks import machine, models, quality
-from mlx_sam_audio import SAMAudio, ode
-from mlx_sam_audio.engine import draws
+from mlx_sam_audio import SAMAudio, Settings
+from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
 from mlx_sam_audio.ranking.metrics import si_sdr
 
@@ -35,16 +35,14 @@ def variant(name: str, kind: str, group_size: int) -> SAMAudio:
     return model
 
 
-def solve(model: SAMAudio, items: list, steps: int) -> tuple[mx.array, np.ndarray]:
+def solve(model: SAMAudio, items: list, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """States (B, N, 2C) and targets (B, T) of the items' text prompts."""
     waves = [item.mixture for item in items]
-    condition = model.encode(waves, [item.phrase for item in items], [()] * len(items))
-    noise = draws.noise(model.config.codec, condition.static.shape[1], list(range(len(items))))
-    plan = ode.plan("ab3", steps)
-    for x in ode.integrate(model.field(condition, plan), noise, plan):
-        mx.eval(x)
-    targets, _ = model.decode(x, None, 250, "model")
-    return x, np.array(targets)[:, : len(waves[0])]
+    settings = Settings(steps=steps, residual="subtract", watermark=False)
+    run = Run(model, [Item(item.mixture, item.phrase) for item in items], settings)
+    x = run.solved(run.conditions(), run.seeds)
+    targets = np.stack([stems[0] for stems in run.decoded(x, run.seeds)])
+    return x.swapaxes(0, 1), targets[:, : len(waves[0])]
 
 
 def snr(x: np.ndarray, exact: np.ndarray) -> float:

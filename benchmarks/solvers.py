@@ -8,15 +8,14 @@ import argparse
 import json
 import time
 
-import mlx.core as mx
 import numpy as np
 
 from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, ode
-from mlx_sam_audio.engine import draws
+from mlx_sam_audio import SAMAudio, SAMAudioError, Settings, ode
+from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.ranking.metrics import si_sdr
 
-EXACT = ode.plan("rk4", 64)  # 256 evaluations
+EXACT = dict(method="rk4", steps=64)  # 256 evaluations
 
 
 def steps(method: str, evaluations: int) -> int | None:
@@ -34,24 +33,21 @@ class Problem:
 
     def __init__(self, model: SAMAudio, waves, descriptions, targets=None):
         self.model, self.waves, self.targets = model, waves, targets
-        self.condition = model.encode(waves, descriptions, [()] * len(waves))
-        self.noise = draws.noise(
-            model.config.codec, self.condition.static.shape[1], list(range(len(waves)))
-        )
-        mx.eval(self.condition, self.noise)
+        self.items = list(map(Item, map(model.encode, waves), descriptions))
 
-    def solve(self, plan) -> tuple[mx.array, float]:
-        """The state at t = 1, and seconds."""
+    def solve(self, **settings) -> tuple[np.ndarray, float]:
+        """The state (N, B, 2C) at t = 1, and seconds."""
+        run = Run(self.model, self.items, Settings(**settings))
+        conditions = run.conditions()
         start = time.perf_counter()
-        for x in ode.integrate(self.model.field(self.condition, plan), self.noise, plan):
-            mx.eval(x)
-        return x, time.perf_counter() - start
+        return run.solved(conditions, run.seeds), time.perf_counter() - start
 
-    def improvement(self, x: mx.array) -> float | None:
+    def improvement(self, x: np.ndarray) -> float | None:
         """Mean SI-SDR improvement of the targets in dB."""
         if self.targets is None:
             return None
-        decoded, _ = self.model.decode(x, None, 250, "model")
+        run = Run(self.model, self.items, Settings(residual="subtract", watermark=False))
+        decoded = [stems[0] for stems in run.decoded(x, run.seeds)]
         return float(
             np.mean([
                 si_sdr(np.array(found)[: len(target)], target) - si_sdr(wave, target)
@@ -60,18 +56,18 @@ class Problem:
         )  # fmt: skip
 
 
-def relative(x: mx.array, exact: mx.array) -> float:
-    return mx.sqrt(mx.square(x - exact).sum() / mx.square(exact).sum()).item()
+def relative(x: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
 
 
 def measure(problem: Problem, methods: list[str], counts: list[int]) -> list[dict]:
-    exact, _ = problem.solve(EXACT)
+    exact, _ = problem.solve(**EXACT)
     seconds_of_audio = sum(map(len, problem.waves)) / problem.model.sample_rate
     rows = []
     for evaluations in counts:
         for method in methods:
             if number := steps(method, evaluations):
-                x, seconds = problem.solve(ode.plan(method, number))
+                x, seconds = problem.solve(method=method, steps=number)
                 rows.append({
                     "method": method,
                     "evaluations": evaluations,

@@ -67,7 +67,8 @@ class Request(Call):
     video: Video | None = None
 
     def items(self) -> list[Item]:
-        return [Item(self.audio, self.description, self.spans or (), self.video)]
+        spans = () if self.spans is None else self.spans
+        return [Item(self.audio, self.description, spans, self.video)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ def test_another_thread_is_refused_while_a_model_is_busy(toy):
             found.append(str(error))
         refused.set()
 
-    def progress(done, total):
+    def progress(now):
         inside.set()
         refused.wait(30)
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.parity import relative_error
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio.engine import presence
+from mlx_sam_audio.engine import memory, presence
 from mlx_sam_audio.ranking import rank
 
 RATE, HOP = 1000, 8
@@ -59,7 +59,8 @@ def test_memory_decides_how_many_are_solved_at_once(toy, monkeypatch):
         toy, "velocity", lambda x, *args: batches.append(len(x)) or velocity(x, *args)
     )
     at_once = toy.separate(NOISE, "dog", candidates=4, **FEW)
-    least = toy.pieces(50, range(1, 1), 50, None).bytes
+    least = toy.prepare(NOISE, "dog", candidates=4, **FEW).memory
+    least = least.bytes - (least.windows - 1) * memory.solver_bytes(toy.config, 50)
     by_one = toy.separate(NOISE, "dog", candidates=4, max_memory=least, **FEW)
     assert batches[:2] == [4, 4] and batches[2:] == [1] * 8
     assert relative_error(at_once.target, by_one.target) < 1e-5

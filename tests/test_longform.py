@@ -16,9 +16,11 @@ import soundfile
 from mlx.utils import tree_flatten
 
 from benchmarks import parity
-from mlx_sam_audio import Cancelled, SAMAudioError, SAMAudioWarning, Span, ode
-from mlx_sam_audio.engine import draws, longform, memory
+from mlx_sam_audio import Cancelled, SAMAudioError, SAMAudioWarning, Span
+from mlx_sam_audio.engine import draws, memory
 from mlx_sam_audio.engine.checkpoint import Checkpoint
+from mlx_sam_audio.engine.condition import Conditions
+from mlx_sam_audio.engine.solve import Field, follow, solve
 from mlx_sam_audio.engine.windows import Windows
 from mlx_sam_audio.loading import manifest
 from mlx_sam_audio.models import chunks
@@ -104,21 +106,31 @@ def test_batching_windows_changes_nothing(toy, monkeypatch):
 
 def test_windows_share_one_field(toy):
     """Each frame is moved by the cross-faded velocity, whatever windows it is in."""
-    frames, size, overlap = 33, 20, 6
-    latents = np.random.default_rng(0).normal(size=(frames, 4)).astype(np.float32)
-    windows = Windows.over(frames, size, overlap)
-    plan = ode.plan("euler", 1)
-    prompt = longform.Prompt.encode(toy, "dog", (), plan)
+    frames, size, overlap = 83, 50, 15
+    options = dict(window=size / 125, overlap=overlap / 125, method="euler", steps=1)
+    run = toy.prepare(NOISE[: frames * 8], "dog", **options)
+    windows, conditions = run.windows, run.conditions()
+    assert (windows.size, windows.starts) == (size, (0, 33))
     noise = np.array(draws.noise(toy.config.codec, frames, [0])[0])
     expected = noise.copy()
     for start, weight in zip(windows.starts, windows.weights(), strict=True):
         cut = slice(start, start + size)
-        rows = np.zeros((1, size), np.int32)
-        v = longform.velocities(toy, prompt, noise[None, cut], latents[None, cut], rows, 0)
+        v = conditions.velocities(noise[None, cut], 0, [(0, start)])
         expected[cut] += weight[:, None] * v[0]
-    progress = longform.Progress(None, None, 1)
-    state = longform.solve(toy, prompt, latents, noise.copy(), windows, plan, progress)
-    assert parity.relative_error(state, expected) < 1e-6
+    state = run.solved(conditions, run.seeds)
+    assert parity.relative_error(state[:, 0], expected) < 1e-6
+
+
+def test_rows_that_share_windows_are_solved_as_each_alone(toy):
+    """Candidates of a long recording, however they fall into evaluations."""
+    options = dict(window=0.4, overlap=0.1, candidates=3, **FAST)
+    run = toy.prepare(NOISE[:1600], "dog", seed=4, **options)
+    assert len(run.windows.starts) == 5 and run.memory.windows == 8
+    together = run.solved(run.conditions(), [4, 5, 6])
+    for row, seed in enumerate((4, 5, 6)):
+        alone = toy.prepare(NOISE[:1600], "dog", **{**options, "candidates": 1}, seed=seed)
+        state = alone.solved(alone.conditions(), [seed])[:, 0]
+        assert parity.relative_error(together[:, row], state) < 1e-5
 
 
 CASES = [
@@ -132,10 +144,11 @@ CASES = [
 def test_length_and_alignment(toy, monkeypatch, samples, window, overlap):
     """With a model that returns the mixture itself, output frames are the input frames."""
 
-    def mixture_as_target(model, prompt, x, latents, rows, t):
-        return np.concatenate([latents, latents], axis=-1) - x
+    def mixture_as_target(self, x, t, places):
+        cuts = [self.latents[item][start : start + x.shape[1]] for item, start in places]
+        return np.concatenate([np.stack(cuts)] * 2, axis=-1) - x
 
-    monkeypatch.setattr(longform, "velocities", mixture_as_target)
+    monkeypatch.setattr(Conditions, "velocities", mixture_as_target)
     wave, codec = NOISE[:samples], toy.network.audio_codec
     expected = codec.decode_clean(codec.encode(mx.array(wave)[None]))[0, :samples]
     options = dict(window=window, overlap=overlap, method="euler", steps=1)
@@ -149,17 +162,18 @@ def test_length_and_alignment(toy, monkeypatch, samples, window, overlap):
 
 def test_spans_reach_every_window(tiny, monkeypatch):
     seen = {}
-    velocities = longform.velocities
+    velocities = Conditions.velocities
 
-    def spy(model, prompt, x, latents, rows, t):
-        for i, row in enumerate(rows):
-            seen[latents[i].tobytes()] = row
-        return velocities(model, prompt, x, latents, rows, t)
+    def spy(self, x, t, places):
+        for item, start in places:
+            seen[start] = self.anchors[item, start : start + x.shape[1]]
+        return velocities(self, x, t, places)
 
-    monkeypatch.setattr(longform, "velocities", spy)
+    monkeypatch.setattr(Conditions, "velocities", spy)
     frames = 46  # windows of frames 0-19, 14-33, 26-45
     spans = [Span("+", 0.6, 0.8), Span("-", 33 * 0.04, 46 * 0.04)]
     tiny.separate_long(NOISE[: frames * HOP], "dog", spans=spans, **SHORT)
+    assert list(seen) == [0, 14, 26]
     rows = list(seen.values())
     assert [np.flatnonzero(row == 1).tolist() for row in rows] == [
         list(range(15, 20)),
@@ -173,11 +187,11 @@ def test_a_stream_yields_before_the_file_ends(tiny, tmp_path):
     soundfile.write(tmp_path / "a.wav", NOISE, 48_000, subtype="FLOAT")
     done = []
     stream = tiny.stream(
-        tmp_path / "a.wav", "dog", progress=lambda n, total: done.append(n / total), **SHORT
+        tmp_path / "a.wav", "dog", progress=lambda now: done.append(now.fraction), **SHORT
     )
     first = next(stream)
     assert first.start == 0 and first.target.shape[0] == (20 - 6 - 8) * HOP
-    assert done[-1] <= 0.3
+    assert done[-1] <= 0.5
     rest = list(stream)
     starts = [round(chunk.start * 48_000) for chunk in (first, *rest)]
     lengths = [chunk.target.shape[0] for chunk in (first, *rest)]
@@ -188,23 +202,14 @@ def test_a_stream_yields_before_the_file_ends(tiny, tmp_path):
 def test_a_stream_goes_on_where_it_was(toy):
     """What is yielded before the next window starts is what the window alone makes of it, and the
     next window starts on the velocities that were fixed."""
-    latents = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    noise, windows = np.array(draws.noise(toy.config.codec, 40, [0])[0]), Windows.over(40, 20, 6)
-    plan = ode.plan("midpoint", 3)
-    prompt = longform.Prompt.encode(toy, "dog", (), plan)
-    progress = longform.Progress(None, None, 1)
-    first, second, _ = longform.follow(toy, prompt, latents, noise, windows, plan, progress)
-    alone = longform.solve(
-        toy,
-        prompt,
-        latents[:20],
-        noise[:20].copy(),
-        Windows.over(20, 20, 6),
-        plan,
-        progress,
-    )
-    assert parity.relative_error(first, alone[:14]) < 1e-5
-    near, far = (np.linalg.norm(second[i] - alone[14 + i]) for i in (0, 5))
+    options = dict(window=0.4, overlap=0.12, method="midpoint", steps=3)
+    run = toy.prepare(NOISE[:800], "dog", **options)
+    noise, conditions = np.array(draws.noise(toy.config.codec, 100, [0])[0]), run.conditions()
+    first, second, _ = follow(conditions, noise, run.windows, run.plan, run.watch)
+    field = Field(conditions, Windows.over(50, 50, 15), [0], 1, run.watch)
+    alone = solve(field, noise[:50, None].copy(), run.plan, run.watch)[:, 0]
+    assert parity.relative_error(first, alone[:35]) < 1e-5
+    near, far = (np.linalg.norm(second[i] - alone[35 + i]) for i in (0, 14))
     assert near < 0.3 * far
 
 
@@ -260,7 +265,9 @@ def test_an_input_that_is_replaced_while_it_is_separated(toy, tmp_path, residual
     settings = dict(window=0.4, overlap=0.1, steps=2, method="euler", residual=residual)
     before = toy.separate_long(path, "dog", **settings)
 
-    def replace(done, total):
+    def replace(now):
+        if now.stage != "solve":
+            return
         soundfile.write(path, -wave, toy.sample_rate, subtype="FLOAT")
 
     if residual == "subtract":  # for which it is read again

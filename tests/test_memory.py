@@ -3,11 +3,10 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
 from benchmarks import parity
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio.engine import memory
+from mlx_sam_audio.engine import memory, networks
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 60 * 1920).astype(np.float32)
 
@@ -29,22 +28,21 @@ def test_no_amounts(given):
 @pytest.mark.parametrize("seconds", [1, 2.4])
 def test_a_run_stays_below_the_estimate(tiny, seconds):
     wave = WAVE[: round(seconds * 48_000)]
-    frames = -(-len(wave) // 1920)
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     tiny.separate(wave, "dog", steps=4)
-    weights = sum(v.nbytes for _, v in tree_flatten(tiny.network.parameters()))
-    estimate = tiny.pieces(frames, range(1, 1), frames, None).bytes - weights
+    weights = networks.weight_bytes([tiny.network])
+    estimate = tiny.prepare(wave, "dog", window=10).memory.bytes - weights
     assert mx.get_peak_memory() - before < estimate
 
 
 def test_less_memory_means_smaller_pieces_and_the_same_result(tiny):
-    plenty = tiny.pieces(60, range(1, 3), 20, None)
-    limit = plenty.bytes - 20 * memory.codec_bytes(tiny.config)
-    tight = tiny.pieces(60, range(1, 3), 20, limit)
-    assert tight.frames < plenty.frames and tight.bytes <= limit
     options = dict(window=0.8, overlap=0.24, steps=2)
+    plenty = tiny.prepare(WAVE, "dog", **options).memory
+    limit = plenty.bytes - 20 * memory.codec_bytes(tiny.config)
+    tight = tiny.prepare(WAVE, "dog", max_memory=limit, **options).memory
+    assert tight.frames < plenty.frames and tight.bytes <= limit
     whole = tiny.separate_long(WAVE, "dog", **options)
     cut = tiny.separate_long(WAVE, "dog", max_memory=limit, **options)
     assert parity.relative_error(cut.target, whole.target) < 1e-4

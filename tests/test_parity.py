@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks import parity
 from convert.command import convert
-from mlx_sam_audio import SAMAudio, ode
+from mlx_sam_audio import SAMAudio, Settings
+from mlx_sam_audio.engine.run import Item, Run
 
 pytestmark = pytest.mark.usefixtures("side")
 FROM_GOLDENS = {"name": lambda meta: meta["cases"]}
@@ -29,16 +30,11 @@ def test_solver_states(tiny, golden, name):
     case = golden.meta["cases"][name]
     waves, prompts, spans = parity.inputs(golden)
     items = case["items"]
-    condition = tiny.encode(
-        [waves[i] for i in items],
-        [prompts[i] for i in items],
-        [spans[i] if case["prompt"] == "span" else () for i in items],
-    )
     expected = golden[f"state.{name}"]
     noise = golden["input.noise"][mx.array(items), : expected.shape[1]]
-    options = parity.solver_options(case)
-    plan = ode.plan(**options)
-    *_, state = ode.integrate(tiny.field(condition, plan), noise, plan)
+    wanted = [Item(waves[i], prompts[i], spans[i] * (case["prompt"] == "span")) for i in items]
+    run = Run(tiny, wanted, Settings(noise=noise, **parity.solver_options(case)))
+    state = run.solved(run.conditions(), run.seeds).swapaxes(0, 1)
     assert parity.relative_error(state, expected) <= golden.tolerances["stage"]
 
 
@@ -65,9 +61,9 @@ def test_the_null_anchor_is_on_every_frame(fresh_tiny, golden):
 
 
 def test_padding_is_masked(fresh_tiny, golden, monkeypatch):
-    encode = fresh_tiny.encode
+    condition = parity.condition_of
     monkeypatch.setattr(
-        fresh_tiny, "encode", lambda *prompt: encode(*prompt)._replace(pad_mask=None)
+        parity, "condition_of", lambda *prompt: condition(*prompt)._replace(pad_mask=None)
     )
     assert velocity_error(fresh_tiny, golden) > 1e-3
 

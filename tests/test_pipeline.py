@@ -77,7 +77,7 @@ def test_channels_are_averaged(tiny):
 def test_a_file_is_resampled(tiny, tmp_path):
     t = np.arange(22_050) / 44_100
     soundfile.write(tmp_path / "a.wav", np.sin(2 * np.pi * 440 * t), 44_100, subtype="FLOAT")
-    wave = tiny.samples(tmp_path / "a.wav")
+    wave = tiny.encode(tmp_path / "a.wav").wave()
     expected = np.sin(2 * np.pi * 440 * np.arange(24_000) / 48_000)
     assert wave.shape == (24_000,)
     assert parity.relative_error(wave[1000:-1000], expected[1000:-1000]) < 1e-3
@@ -106,11 +106,14 @@ def test_static_work_is_done_once(fresh_tiny, monkeypatch):
 
 def test_progress_and_stages(tiny):
     seen = []
-    result = tiny.separate(
-        WAVE, "dog", steps=3, progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]  # one more in the first step
-    assert set(result.seconds) == {"encode", "solve", "decode"}
+    result = tiny.separate(WAVE, "dog", steps=3, progress=seen.append)
+    solved = [(now.done, now.total) for now in seen if now.stage == "solve"]
+    assert solved == [(1, 4), (2, 4), (3, 4), (4, 4)]  # one more in the first step
+    assert list(dict.fromkeys(now.stage for now in seen)) == ["load", "encode", "solve", "decode"]
+    assert set(result.seconds) == {"load", "encode", "solve", "decode"}
+    fractions = [now.fraction for now in seen]
+    assert fractions == sorted(fractions) and (fractions[0], fractions[-1]) == (0, 1)
+    assert all(now.seconds_left >= 0 for now in seen[2:]) and seen[-1].seconds_left == 0
 
 
 def test_subtracted_residual(tiny):

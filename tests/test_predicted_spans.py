@@ -42,7 +42,7 @@ def folder(tmp_path_factory, tiny) -> Path:
     manifest.write(folder)
     network = SpanPredictor.from_pretrained(folder).network
     text = network.embed_text(*SpanPredictor.from_pretrained(folder).tokenizer(["dog"]))
-    logits = network(tiny.latents([WAVE], 250), text)
+    logits = network(mx.array(tiny.encode(WAVE)[:][None]), text)
     weights["logit_bias"] -= mx.median(logits)  # half of all frames
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     manifest.write(folder)
@@ -105,7 +105,7 @@ def test_they_say_where_the_sound_is(tiny, window, monkeypatch):
 
 def test_the_real_network_reads_the_mixtures_latents(tiny, folder):
     predictor = SpanPredictor.from_pretrained(folder)
-    latents = tiny.latents([WAVE], 250)
+    latents = tiny.encode(WAVE)[:][None]
     (expected,) = predictor(latents, "dog", threshold=0.5, samples=[len(WAVE)])
     options = partial(predictor, threshold=0.5)
     assert expected and tiny.predict_spans(WAVE, "dog", options) == expected
@@ -167,7 +167,7 @@ def test_printed_spans_can_be_typed(tiny):
 def test_memory_counts_the_predictor(tiny, folder):
     predictor = SpanPredictor.from_pretrained(folder)
     without, with_it = (
-        tiny.pieces(60, range(1, 1), 60, None, tiny.beside([None], predict)).bytes
+        tiny.prepare(WAVE, "dog", predict_spans=predict).memory.bytes
         for predict in (False, partial(predictor, threshold=0.5))
     )
     parameters = tree_flatten(predictor.network.parameters())

@@ -7,6 +7,7 @@ import pytest
 import soxr
 
 from mlx_sam_audio import MaskedVideo, SAMAudioError, Span
+from mlx_sam_audio.engine import networks
 from mlx_sam_audio.ranking import activity
 from mlx_sam_audio.ranking.clap import CLAP
 from mlx_sam_audio.ranking.imagebind import ImageBind
@@ -116,20 +117,12 @@ def test_clap_and_judge(sound, models):
 
 
 def test_memory_is_planned_for_models_that_rank(toy, models, monkeypatch):
-    planned, pieces = [], toy.pieces
+    def planned(candidates: int) -> int:
+        return toy.prepare(wave, "a dog", candidates=candidates, **options).memory.bytes
 
-    def spy(*given):
-        planned.append([type(network).__name__ for network in given[-1]])
-        return pieces(*given)
-
-    monkeypatch.setattr(toy, "pieces", spy)
-    wave, mix = np.zeros(400, np.float32), ranker("clap:5,judge:1,consensus:1", models)
+    wave, mix = np.ones(400, np.float32) / 10, ranker("clap:5,judge:1,consensus:1", models)
     options = dict(method="euler", steps=1, ranker=mix)
-    for count in (1, 2):
-        toy.separate(wave + 0.1, "a dog", candidates=count, **options)
-    assert planned == [[], ["ClapNetwork", "JudgeNetwork"]]
-    alone, beside = (pieces(50, range(1, 1), 50, None, x) for x in ([], mix.networks()))
-    assert beside.bytes > alone.bytes
+    assert planned(2) - planned(1) > networks.weight_bytes(mix.networks())
 
 
 def test_another_rate(sound, models):

@@ -11,7 +11,6 @@ import soundfile
 from benchmarks import parity
 from benchmarks.parity import inputs, relative_error
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError
-from mlx_sam_audio.engine import longform
 from mlx_sam_audio.media import audio
 from mlx_sam_audio.separate import main
 
@@ -84,15 +83,15 @@ BOX = (8, 8, 24, 24)
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_windows_see_their_part_of_the_video(tiny, clip, monkeypatch, streaming):
-    shown, seen, velocities = MaskedVideo(clip, BOX), [], longform.velocities
-    whole = tiny.watch(shown, clip, 40)[:]
+    shown, seen, condition = MaskedVideo(clip, BOX), [], tiny.network.condition
+    whole = tiny.prepare(clip, video=shown, window=1.2, overlap=0.4).conditions().seen[0][:]
     assert relative_error(whole[0], whole[-1]) > 1e-2
 
-    def spy(model, prompt, *rest):
-        seen.extend(prompt.seen)
-        return velocities(model, prompt, *rest)
+    def spy(*given):
+        seen.extend(np.array(given[-1]))
+        return condition(*given)
 
-    monkeypatch.setattr(longform, "velocities", spy)
+    monkeypatch.setattr(tiny.network, "condition", spy)
     run = tiny.stream if streaming else tiny.separate_long
     result = run(clip, video=shown, window=1.2, overlap=0.4, method="euler", steps=1)
     chunks = list(result) if streaming else [result]

@@ -77,7 +77,9 @@ class Finish:
             seen = list(meter.take(*np.array(pair)))
             seen += meter.end() if done == self.mixture.samples else ()
             presence = tuple(row for row, _ in seen)
-            yield Chunk(pair[0], pair[1], rate, self.spans, presence, start=start / rate)
+            target, residual = pair
+            mx.eval(target, residual)  # in this thread, whoever may use them
+            yield Chunk(target, residual, rate, self.spans, presence, start=start / rate)
 
     def _trimmed(self, stems: Iterator[mx.array]) -> Iterator[mx.array]:
         done = 0

@@ -91,6 +91,8 @@ class Run:
         self.windows = Windows.over(frames, size, overlap)
         self._anchors()  # spans outside of the recording are refused before anything is computed
         self._predicted = [control.predictor is not None and not item.spans for item in self.items]
+        self.seeds = [settings.seed + i for i in range(len(items))]
+        self._message(self.seeds)
         self._ranker = rank.ranker(settings.ranker)
         self.memory = self._pieces()
         self.watch = Watch(control.progress, *self._totals())
@@ -178,8 +180,8 @@ class Run:
             return [self.result()]
         with alone(self.networks, self._control.cancel):
             self.watch.start()
-            seeds = [self.settings.seed + i for i in range(len(self.items))]
-            stems = self._made(self._encode(), seeds)
+            seeds = self.seeds
+            stems = self.decoded(self.solved(self.conditions(), seeds), seeds)
             self.forget()
             return [self._finished(i, seed, stems[i]) for i, seed in enumerate(seeds)]
 
@@ -197,7 +199,7 @@ class Run:
 
     def _chunks(self) -> Iterator[Chunk]:
         self.watch.start()
-        conditions = self._encode()
+        conditions = self.conditions()
         if self._rows > 1:
             best = self._ranked(conditions)
             self._facts = Facts(**{one.name: getattr(best, one.name) for one in fields(Facts)})
@@ -209,7 +211,7 @@ class Run:
             yield chunk
         self._facts = self._told(0, self.settings.seed, presence)
 
-    def _encode(self) -> Conditions:
+    def conditions(self) -> Conditions:
         """Everything that does not change while the solver runs. A stream encodes its mixture
         when it needs it."""
         networks, watch, chunk = self.networks, self.watch, self.memory.frames
@@ -270,20 +272,20 @@ class Run:
         size = self.networks.config.vision.image_size
         return Features(self.networks.vision, size, aligned(item.video, mixture.source), times)
 
-    def _message(self, seeds: list[int]) -> mx.array | None:
+    def _message(self, seeds: Sequence[int]) -> mx.array | None:
         settings = self.settings
         return draws.message(
             self.networks.config.codec, seeds, settings.message, settings.watermark
         )
 
-    def _noise(self, seeds: list[int]) -> np.ndarray:
+    def _noise(self, seeds: Sequence[int]) -> np.ndarray:
         """The state at t = 0, (N, R, 2C)."""
         codec, frames = self.networks.config.codec, self.windows.frames
         noise = np.array(draws.noise(codec, frames, seeds, self.settings.noise))
         mx.clear_cache()
         return np.ascontiguousarray(noise.swapaxes(0, 1))
 
-    def _solved(self, conditions: Conditions, seeds: list[int]) -> np.ndarray:
+    def solved(self, conditions: Conditions, seeds: Sequence[int]) -> np.ndarray:
         """The state at t = 1, (N, R, 2C), a row for each seed."""
         items = range(len(seeds)) if len(self.items) > 1 else [0] * len(seeds)
         field = Field(conditions, self.windows, items, self.memory.windows, self.watch)
@@ -294,19 +296,19 @@ class Run:
 
     def _streamed(self, conditions: Conditions) -> Iterator[mx.array]:
         """Consecutive waveforms (stems, t) of the only row."""
-        seeds = [self.settings.seed]
+        seeds = self.seeds
         message = self._message(seeds)
         if self._streaming:
             noise = self._noise(seeds)[:, 0]
             states = follow(conditions, noise, self.windows, self.plan, self.watch)
             states = (state[:, None] for state in states)
         else:
-            states = self._cut(self._solved(conditions, seeds))
+            states = self._cut(self.solved(conditions, seeds))
         return (audio[0] for audio in self._decoder(states, message))
 
-    def _made(self, conditions: Conditions, seeds: list[int]) -> list[np.ndarray]:
-        """The stems (stems, T) of each row, whole."""
-        message, state = self._message(seeds), self._solved(conditions, seeds)
+    def decoded(self, state: np.ndarray, seeds: Sequence[int]) -> list[np.ndarray]:
+        """The stems (stems, N * hop) of each row of a state at t = 1."""
+        message = self._message(seeds)
         rows, count = [], self.memory.windows
         for i in range(0, len(seeds), count):
             marks = None if message is None else message[2 * i : 2 * (i + count)]
@@ -332,7 +334,8 @@ class Run:
         known |= dict(spans=item.spans, video=video)
 
         def make(seeds: list[int]) -> list[np.ndarray]:
-            return [stems[:, : mixture.samples] for stems in self._made(conditions, seeds)]
+            rows = self.decoded(self.solved(conditions, seeds), seeds)
+            return [stems[:, : mixture.samples] for stems in rows]
 
         def score(targets: np.ndarray, residuals: np.ndarray) -> object:
             scores = self._ranker(targets, residuals, mixture.wave(), **known)
@@ -390,7 +393,7 @@ class Run:
             presence=tuple(presence),
         )
 
-    def _checkpoint(self, seeds: list[int]) -> Checkpoint | None:
+    def _checkpoint(self, seeds: Sequence[int]) -> Checkpoint | None:
         if self._control.resume is None:
             return None
         path = Path(self._control.resume)
