@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 }
 FENCED = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
+pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
 SEPARATES = "mlx_sam_audio.separate", "mlx_sam_audio.judge"
 STORE = {"tiny": "small", "pe_a_frame": "pe-a-frame-large", "judge": "judge", "clap": "clap"}
 SECONDS = {"mix.wav": 7, "interview.mp3": 12, "song.mp3": 11, "song.flac": 2, "concert.wav": 6}
@@ -81,30 +83,25 @@ def desk(tmp_path_factory):
         yield
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """The parser of a program, and what it makes of arguments; the rest of it is not run."""
+class Parsed(Exception):
+    """Raised instead of what a program does with its arguments."""
+
+
+def parser_of(program: str, arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """What takes the arguments of a program, which is started as Python starts it."""
     parse_args = argparse.ArgumentParser.parse_args
 
-    class Parsed(Exception):
-        pass
-
     def stop(parser, *given):
-        raise Parsed(parser, parse_args(parser, *given))
+        parse_args(parser, *given)
+        raise Parsed(parser)
 
-    def parsed(name: str, arguments: list[str]) -> tuple[argparse.ArgumentParser, object]:
-        if name.endswith(".py"):
-            main = runpy.run_path(str(ROOT / name))["main"]
-        else:
-            package = hasattr(importlib.import_module(name), "__path__")
-            main = importlib.import_module(name + ".__main__" * package).main
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        with pytest.raises(Parsed) as found:
-            main()
-        return found.value.args
-
-    return parsed
+    start = runpy.run_path if program.endswith(".py") else runpy.run_module
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Parsed) as found:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(sys, "argv", [program, *arguments])
+        patch.chdir(ROOT)
+        start(program, run_name="__main__")
+    return found.value.args[0]
 
 
 def unreached(source: str, name: str, namespace: dict) -> set[tuple[str, int]]:
@@ -139,22 +136,22 @@ def test_separations_run(words, desk, capsys):
 
 
 @pytest.mark.parametrize("words", sorted(PARSED), ids=" ".join)
-def test_other_commands_parse(words, parsed, pytestconfig):
-    name, *arguments = words
-    if name == "pip":
+def test_other_commands_parse(words, pytestconfig):
+    program, *arguments = words
+    if program == "pip":
         extras = re.search(r"\[(.*)\]", arguments[-1])[1].split(",")
         assert set(extras) <= set(metadata("mlx-sam-audio").get_all("Provides-Extra"))
-    elif name == "pytest":
+    elif program == "pytest":
         assert not pytestconfig._parser.parse_known_and_unknown_args(arguments)[1]
     else:
-        parsed(name, arguments)
+        parser_of(program, arguments)
 
 
 @pytest.mark.parametrize("program", [*SEPARATES, "convert"])
-def test_every_option_is_named(program, parsed):
+def test_every_option_is_named(program):
     needed = {"mlx_sam_audio.judge": "-i i -t t -d d", "convert": "--hf-path small"}
-    parser, _ = parsed(program, needed.get(program, "").split())
-    starts = " ".join(re.findall(r"^  (-.*?)(?:  |$)", parser.format_help(), re.MULTILINE))
+    text = parser_of(program, needed.get(program, "").split()).format_help()
+    starts = " ".join(re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE))
     options = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", starts)
     assert "--help" in options
     assert not set(options) - set(re.findall(r"`(--?[a-z-]+)", PAGES["docs/command.md"]))
@@ -171,6 +168,6 @@ def test_links_lead_somewhere(page):
         assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
-def test_the_readme_is_short_and_says_how_to_test():
+def test_the_readme_is_short_and_tells_how_to_test():
     assert len(PAGES["README.md"].splitlines()) <= 200
     assert "    pip install -e '.[test]' && python -m pytest -q\n" in PAGES["README.md"]
