@@ -15,7 +15,9 @@ from . import kinds
 from .errors import Cancelled, SAMAudioError
 from .loading.kernels import guard_kernels
 
-P, R, T = ParamSpec("P"), TypeVar("R"), TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 Cancel = Callable[[], bool] | None
 PATIENCE = 30.0  # seconds that the interpreter's end waits for a step
 ending, running = threading.Event(), set()  # threads in which a model is used

@@ -119,14 +119,14 @@ Texts = Annotated[
     str | Sequence[str],
     Kind(either(is_text, is_list(is_text)), "strings of Unicode characters"),
 ]
-FilePath = Annotated[str | os.PathLike, Kind(is_path, "a path")]
-Name = Annotated[str | os.PathLike, Kind(is_path, "a path, or a model's name")]
-Array = Annotated[mx.array | np.ndarray | Sequence, Kind(is_array, "an array of numbers")]
+FilePath = Annotated[str | os.PathLike[str], Kind(is_path, "a path")]
+Name = Annotated[str | os.PathLike[str], Kind(is_path, "a path, or a model's name")]
+Array = Annotated[mx.array | np.ndarray | Sequence[Any], Kind(is_array, "an array of numbers")]
 Samples = Annotated[
-    mx.array | np.ndarray | Sequence, Kind(is_samples, "an array of samples that NumPy knows")
+    mx.array | np.ndarray | Sequence[Any], Kind(is_samples, "an array of samples that NumPy knows")
 ]
 Latents = Annotated[
-    mx.array | np.ndarray | Sequence, Kind(is_array, "an array of a codec's latents")
+    mx.array | np.ndarray | Sequence[Any], Kind(is_array, "an array of a codec's latents")
 ]
 Lengths = Annotated[Sequence[int], Kind(is_list(is_whole), "lengths in samples")]
 Function = Annotated[Callable[..., Any], Kind(callable, "a function")]

@@ -19,12 +19,14 @@ from .engine.windows import window_frames
 from .errors import SAMAudioError
 from .kinds import Bytes, FilePath, Flag, Kind, Name, Seconds, Text, Texts
 from .loading import load
+from .loading.store import resolve
 from .media.video import MaskedVideo
 from .prompts import Span, check_prompt
 from .settings import LONG, Predict, Settings
 from .span_predictor import SpanPredictor
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 Spans = Annotated[Sequence[Span], Kind(kinds.is_list(kinds.anything), "a list of spans")]
 Video = Annotated[MaskedVideo, Kind(kinds.one_of(MaskedVideo), "a MaskedVideo")]
 Videos = Annotated[
@@ -113,7 +115,7 @@ def takes(
 
         own = inspect.signature(method)
         parameters = [own.parameters["self"], *signature.parameters.values()]
-        call.__signature__ = own.replace(parameters=parameters)
+        call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         call.__doc__ = f"{inspect.getdoc(method)}\n\n{inspect.getdoc(Settings)}"
         return call
 
@@ -140,7 +142,7 @@ class SAMAudio(Networks):
 
         verify: compare every byte with what the conversion wrote, as the first loading does.
         """
-        folder = load.resolve(name, revision)
+        folder = resolve(name, revision)
         return cls(*load.load(folder, verify), folder)
 
     @cached_property
@@ -196,7 +198,7 @@ class SAMAudio(Networks):
         )
         return Run(self, items, settings, control, streaming)
 
-    def _finder(self, predict: Predict) -> Callable | None:
+    def _finder(self, predict: Predict) -> Callable[..., Any] | None:
         """What predicts spans, if they are to be predicted."""
         return self.predictor if predict is True else predict or None
 

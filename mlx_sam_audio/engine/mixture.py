@@ -124,7 +124,7 @@ def is_audio(value: object) -> bool:
 
 
 Audio = Annotated[
-    str | os.PathLike | np.ndarray | mx.array | Mixture,
+    str | os.PathLike[str] | np.ndarray | mx.array | Mixture,
     Kind(is_audio, "a path, or an array of samples, or a Mixture"),
 ]
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -51,7 +52,7 @@ class Facts:
     scores: dict[str, float] = field(default_factory=dict)  # the same, and what it consists of
     candidates: tuple["Separation", ...] = ()  # all of them, in the order of their seeds
 
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """The same for JSON."""
         settings = {one.name: plain(getattr(self.settings, one.name)) for one in fields(Settings)}
         length = self.samples / self.sample_rate
