@@ -30,7 +30,8 @@ from mlx_sam_audio import MaskedVideo, Mixture, Progress, SAMAudio, Separation, 
 model = SAMAudio.from_pretrained("demo")
 mine = Settings(steps=8, method="euler", window=10, candidates="auto")
 result: Separation = model.separate("mix.wav", "a dog", steps=8)
-again: Separation = model.separate("mix.wav", "a dog", settings=mine, seed=3, spans=[Span("+", 0, 1)])
+spans = [Span("+", 0, 1)]
+again: Separation = model.separate("mix.wav", "a dog", settings=mine, seed=3, spans=spans)
 target: mx.array = result.target
 mixture: Mixture = model.encode("mix.wav")
 video = MaskedVideo("a.mp4", (0, 0, 1, 1))
@@ -47,7 +48,7 @@ batch: list[Separation] = model.separate_batch(["a.wav", "b.wav"], ["a dog", "a 
 run = model.prepare("mix.wav", "a dog", resume="state")
 starts: list[float] = [chunk.start for chunk in run]
 print(run.memory.bytes, run.facts.report()["seed"])
-spans: tuple[Span, ...] = model.predict_spans("mix.wav", "a dog")
+found: tuple[Span, ...] = model.predict_spans("mix.wav", "a dog")
 """
 WRONG = """
 from mlx_sam_audio import SAMAudio, Settings
