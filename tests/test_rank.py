@@ -12,7 +12,7 @@ from mlx_sam_audio.ranking import activity
 from mlx_sam_audio.ranking.clap import CLAP
 from mlx_sam_audio.ranking.imagebind import ImageBind
 from mlx_sam_audio.ranking.judge import Judge
-from mlx_sam_audio.ranking.rank import parse, ranker
+from mlx_sam_audio.ranking.rank import loaded, parse, ranker
 
 ORIGINAL = Path(__file__).parent / "golden" / "sound_activity"
 FROM_GOLDENS = {"case": lambda meta: meta["cases"]}
@@ -138,6 +138,7 @@ def test_another_rate(sound, models):
 
 
 def test_models_load_on_first_use(sound, store):
+    loaded.cache_clear()  # other tests have other stores
     for name in ("clap", "judge"):
         score = ranker(name)
         with pytest.raises(SAMAudioError, match=f"run `python -m convert --hf-path {name}`"):

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span
-from mlx_sam_audio.command.separate import parser
+from mlx_sam_audio.command.options import parser
 from mlx_sam_audio.media import audio
 
 from . import media
