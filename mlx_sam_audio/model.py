@@ -45,8 +45,8 @@ Given = Annotated[Settings, Kind(kinds.one_of(Settings), "Settings")]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Call(Settings):
-    """What every separation takes: all `Settings` by name, and these."""
+class Call(Control, Settings):
+    """What every separation takes: all `Settings` by name, those in one, and these."""
 
     settings: Given | None = None
     progress: Tell | None = None
@@ -154,12 +154,12 @@ class SAMAudio(Networks):
     def separate(self, request: Request) -> Separation:
         """Split audio into the described sound and the rest, in one piece unless a window is given,
         as the reference does."""
-        return self._run(request).result()
+        return self._run(request).results()[0]
 
     @takes(Request)
     def separate_long(self, request: Request) -> Separation:
         """The same for any length: in windows of 10 s that are one piece (see `engine.solve`)."""
-        return self._run(request, LONG).result()
+        return self._run(request, LONG).results()[0]
 
     @takes(Request)
     def stream(self, request: Request) -> Iterator[Chunk]:
@@ -189,18 +189,7 @@ class SAMAudio(Networks):
         settings, items = request.only_settings(), request.items()
         if settings.window is None:
             settings = replace(settings, window=window)
-        control = Control(
-            predictor=self._finder(settings.predict_spans),
-            progress=request.progress,
-            cancel=request.cancel,
-            resume=request.resume,
-            restart=request.restart,
-        )
-        return Run(self, items, settings, control, streaming)
-
-    def _finder(self, predict: Predict) -> Callable[..., Any] | None:
-        """What predicts spans, if they are to be predicted."""
-        return self.predictor if predict is True else predict or None
+        return Run(self, items, settings, request, streaming)
 
     @public
     def encode(
@@ -236,7 +225,7 @@ class SAMAudio(Networks):
         check_prompt(description, ())
         window_frames(self, window, overlap)
         with alone(self, cancel):
-            finder = self._finder(predictor)
+            finder = self.predictor if predictor is True else predictor
             mixture = encoded(self, audio, max_memory, progress, part_of(finder, "network"))
             heard = [mixture[:]], [mixture.samples], [description]
             return predicted(self, finder, *heard, window=window, overlap=overlap)[0]

@@ -35,7 +35,7 @@ def everything(model: SAMAudio, sound, **options) -> dict:
         "separate_long": model.separate_long(sound, "dog", **LONG, **options).target,
         "stream": mx.concatenate([chunk.target for chunk in chunks]),
         "separate_batch": model.separate_batch([sound], ["dog"], **FEW, **options)[0].target,
-        "prepare": model.prepare(sound, "dog", **LONG, **options).result().target,
+        "prepare": model.prepare(sound, "dog", **LONG, **options).results()[0].target,
     }
 
 
@@ -181,7 +181,7 @@ def test_the_plan_that_is_told_is_the_plan_that_is_used(toy, tmp_path):
     assert audio.length(path, toy.sample_rate) is None
     assert run.samples == len(audio.read(path, toy.sample_rate)) and len(run.windows.starts) == 7
     assert run.memory.windows == 8 and run.memory.bytes > one.memory.bytes + 8 * run.samples
-    result = one.result()
+    result = one.results()[0]
     assert (result.samples, result.windows) == (run.samples, 7)
     assert result.estimated_memory == one.memory.bytes
 

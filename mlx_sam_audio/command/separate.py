@@ -171,7 +171,7 @@ def keep(candidates: tuple[Separation, ...], folder: Path) -> None:
 def picture(options: argparse.Namespace, made: Run, paths: tuple[Path, Path]) -> None:
     """Draw mixture and stems."""
     rate = made.facts.sample_rate
-    mixture = made.mixtures[0]
+    mixture = made.items[0].mixture
     sounds = (mixture.blocks(), *(audio.blocks(path, rate) for path in paths))
     titles = (f"mixture: {Path(str(mixture)).name}", f"target: {options.description}", "residual")
     rows = dict(zip(titles, sounds, strict=True))

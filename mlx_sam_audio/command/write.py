@@ -33,7 +33,7 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
 
 def write(run: Run, paths: tuple[Path, Path]) -> None:
     """Write both stems as they come; they get their names together, when both are complete."""
-    recording, rate = run.mixtures[0].source, run.networks.sample_rate
+    recording, rate = run.items[0].mixture.source, run.networks.sample_rate
     notices = []
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
         films = [path.suffix.lower() in video_files.WRITTEN for path in paths]

@@ -21,8 +21,8 @@ def ranked(
     make: Callable[[list[int]], list[np.ndarray]],
     rank: Callable[[np.ndarray, np.ndarray], object],
     settings: Settings,
-) -> tuple[list[np.ndarray], Scores]:
-    """Stems (2, T) of candidates in the order of their seeds, and their scores.
+) -> list[tuple[int, np.ndarray, dict[str, float]]]:
+    """Seed, stems (2, T) and scores of each candidate, in the order of their seeds.
 
     make(seeds): the stems of each. rank(targets, residuals): of stems (k, T), what a
     `Ranker` gives.
@@ -34,7 +34,9 @@ def ranked(
         scores = checked(rank(targets, residuals), len(found))
         if settings.candidates == "auto" and decided(first(scores)):
             break
-    return found, scores
+    seeds = range(settings.seed, settings.seed + len(found))
+    rows = (dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True))
+    return list(zip(seeds, found, rows, strict=True))
 
 
 def decided(scores: Sequence[float]) -> bool:

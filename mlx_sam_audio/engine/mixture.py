@@ -44,13 +44,21 @@ class Mixture:
         self._pieces, self._done = None, 0
 
     @classmethod
-    def of(cls, networks: Networks, audio: "Audio", streaming: bool = False) -> "Mixture":
-        """Of audio, or a mixture that this model encoded."""
-        if not isinstance(audio, Mixture):
-            return cls(networks, audio, streaming)
-        if audio.codec is not networks.network.audio_codec:
+    def of(
+        cls, networks: Networks, audio: "Audio", streaming: bool = False, one_piece: bool = False
+    ) -> "Mixture":
+        """Of audio, or a mixture that this model encoded. one_piece: is it to be solved as one?"""
+        mixture = audio if isinstance(audio, Mixture) else cls(networks, audio, streaming)
+        if mixture.codec is not networks.network.audio_codec:
             raise SAMAudioError("this mixture was encoded by another model: encode it by this one")
-        return audio
+        limit, rate = networks.config.transformer.max_positions, networks.sample_rate
+        if one_piece and len(mixture) > limit:
+            raise SAMAudioError(
+                f"{mixture} lasts {mixture.samples / rate:.0f} s, more than the "
+                f"{limit * networks.hop_length / rate:.0f} s the model takes in one piece: use "
+                "separate_long()"
+            )
+        return mixture
 
     def __len__(self) -> int:
         return len(self._latents)

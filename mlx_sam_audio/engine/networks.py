@@ -1,6 +1,6 @@
 """A loaded model, as the engine sees it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class Networks:
         if self.folder is None:
             raise SAMAudioError("a model without a folder has no vision encoder to load")
         return load.load_vision(self.folder)
+
+    @cached_property
+    def predictor(self) -> Callable:
+        """What finds spans where nobody says by what."""
+        raise SAMAudioError("this model has no span predictor: give one as predict_spans=")
 
     @property
     def name(self) -> str:

@@ -36,6 +36,6 @@ def predicted(
     return [row if isinstance(row, tuple) else tuple(row) for row in found]
 
 
-def part_of(predictor: Callable, name: str):
+def part_of(predictor: Callable | None, name: str):
     """A `SpanPredictor`'s network or config, if it is one, or a functools.partial of one."""
     return getattr(getattr(predictor, "func", predictor), name, None)
