@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from mlx_sam_audio import SAMAudioError, SAMAudioWarning
-from mlx_sam_audio.media import audio
+from mlx_sam_audio.media import audio, sound_files
 
 RATE = 44_100
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4410) / RATE)).astype(np.float32)
@@ -247,10 +247,10 @@ def test_a_file_that_changes_between_two_passes(tmp_path):
 
 
 def test_a_peak_above_full_scale_is_kept_or_turned_down(tmp_path):
-    notice = audio.write(tmp_path / "a.wav", 4 * TONE, RATE)
+    notice = sound_files.write(tmp_path / "a.wav", 4 * TONE, RATE)
     assert "6.0 dB above full scale" in notice
     assert np.array_equal(soundfile.read(tmp_path / "a.wav", dtype="float32")[0], 4 * TONE)
-    notice = audio.write(tmp_path / "a.flac", 4 * TONE, RATE)
+    notice = sound_files.write(tmp_path / "a.flac", 4 * TONE, RATE)
     assert "turned down by 6.0 dB" in notice
     written = soundfile.read(tmp_path / "a.flac")[0]
     assert np.abs(written - 2 * TONE).max() < 1e-3
@@ -261,7 +261,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path, monkeypatch, suffix):
     written = []
     for time in (10**9, 2 * 10**9):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", str(time))
-        audio.write(tmp_path / f"a{suffix}", TONE, RATE)
+        sound_files.write(tmp_path / f"a{suffix}", TONE, RATE)
         written.append((tmp_path / f"a{suffix}").read_bytes())
     assert written[0] == written[1] and b"PEAK" not in written[0][:200]
 
@@ -271,11 +271,11 @@ def test_names_that_cannot_be_written(tmp_path, name):
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "file.wav").touch()
     with pytest.raises(SAMAudioError, match="cannot"):
-        audio.write(tmp_path / name, TONE, RATE)
+        sound_files.write(tmp_path / name, TONE, RATE)
 
 
 def test_a_long_name_can_be_written(tmp_path):
-    audio.write(tmp_path / ("x" * 244 + ".flac"), TONE, RATE)
+    sound_files.write(tmp_path / ("x" * 244 + ".flac"), TONE, RATE)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -287,7 +287,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(soundfile.SoundFile, "write", fail)
     with pytest.raises(SAMAudioError, match="cable pulled"):
-        audio.write(tmp_path / "a.wav", TONE, RATE)
+        sound_files.write(tmp_path / "a.wav", TONE, RATE)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
     assert (tmp_path / "a.wav").read_text() == "before"
 

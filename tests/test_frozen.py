@@ -8,7 +8,8 @@ import pytest
 APP = """
 import sys
 import numpy as np
-from mlx_sam_audio import SAMAudio, audio
+from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.media import audio
 
 model = SAMAudio.from_pretrained("demo")
 wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)

@@ -11,12 +11,12 @@ from .. import files
 from ..engine.run import Run
 from ..errors import SAMAudioError, note
 from ..files import whole, writable
-from ..media import audio, video_files
+from ..media import audio, sound_files, video_files
 
 
 def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Path, Path]:
     """The checked names of both files."""
-    kinds = (*audio.SUBTYPES, *video_files.WRITTEN)
+    kinds = (*sound_files.WRITTEN, *video_files.WRITTEN)
     target = writable(target or f"{source.stem}.target.wav", kinds)
     if residual is None:
         residual = target.with_name(
@@ -42,7 +42,7 @@ def write(run: Run, paths: tuple[Path, Path]) -> None:
                  for film, part, path in zip(films, parts, paths, strict=True)]  # fmt: skip
         writers = []
         for wave, path in zip(waves, paths, strict=True):
-            writers.append(audio.Writer(wave, path, rate, run.samples))
+            writers.append(sound_files.Writer(wave, path, rate, run.samples))
             stack.callback(writers[-1].discard)
         for chunk in run:
             for writer, stem in zip(writers, (chunk.target, chunk.residual), strict=True):

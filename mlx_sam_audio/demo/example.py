@@ -8,7 +8,7 @@ import numpy as np
 
 from ..demo import sounds
 from ..errors import SAMAudioError
-from ..media import audio, spectrogram
+from ..media import sound_files, spectrogram
 from ..model import SAMAudio
 from ..ranking.metrics import si_sdr
 
@@ -33,7 +33,7 @@ def run(folder: Path) -> None:
     }
     for title, samples in stems.items():
         path = folder / f"demo.{title}.wav"
-        audio.write(path, samples, model.sample_rate)
+        sound_files.write(path, samples, model.sample_rate)
         print(f"{title:9s} {path}")
     try:
         picture = folder / "demo.png"

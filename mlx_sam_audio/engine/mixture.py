@@ -12,6 +12,7 @@ from ..errors import SAMAudioError
 from ..files import sha256
 from ..kinds import Kind, is_path
 from ..media import audio as audio_files
+from ..media.decoding import BLOCK
 from ..models import chunks
 from ..settings import digest
 from .networks import Networks
@@ -73,7 +74,7 @@ class Mixture:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Consecutive pieces (t,) of the samples."""
-        pieces, size = self.source, audio_files.BLOCK
+        pieces, size = self.source, BLOCK
         if isinstance(pieces, np.ndarray):
             pieces = np.split(pieces, range(size, len(pieces), size))
         for piece in pieces:

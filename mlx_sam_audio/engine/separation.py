@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..kinds import FilePath, check
-from ..media import audio as audio_files
+from ..media import sound_files
 from ..media.video import MaskedVideo
 from ..prompts import Span
 from ..settings import Settings, digest
@@ -98,7 +98,7 @@ class Separation(Facts):
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
         check(dict(target=target, residual=residual), Separation.save)
         stems = [(target, np.array(self.target)), (residual, np.array(self.residual))]
-        written = audio_files.write_all(
+        written = sound_files.write_all(
             [(path, stem) for path, stem in stems if path is not None], self.sample_rate
         )
         return [notice for notice in written if notice]

@@ -75,3 +75,13 @@ def opened(path: str | Path) -> Iterator:
                 if stream.codec_context is not None:
                     stream.codec_context.options = LIMITS
             yield source
+
+
+def audible(container, path: Path):
+    """The stream that is heard."""
+    for stream in container.streams.audio:
+        codec = stream.codec_context
+        if codec is None or not (codec.sample_rate and codec.channels):
+            raise SAMAudioError(f"{path} holds sound in a format that cannot be decoded")
+        return stream
+    raise SAMAudioError(f"{path} has no sound")

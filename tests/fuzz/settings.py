@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.command.options import parser
-from mlx_sam_audio.media import audio
+from mlx_sam_audio.media import sound_files
 
 from . import media
 from .models import FRAMES, LATENTS, WAVE, base, model
@@ -44,7 +44,7 @@ NEEDED = {  # what an option needs beside itself
 
 def files() -> None:
     """Inputs in the current folder."""
-    audio.write("mix.wav", SHORT, 16_000)
+    sound_files.write("mix.wav", SHORT, 16_000)
     shutil.copy(base("media", "good.mp4"), "v.mp4")
     shutil.copy(base("media", "mask.png"), "m.png")
 
