@@ -12,12 +12,11 @@ from .calls import alone, public
 from .engine.mixture import Audio, Mixture, is_audio
 from .engine.networks import Networks
 from .engine.predict import part_of, predicted
-from .engine.progress import Progress
-from .engine.run import Control, Item, Run, encoded
+from .engine.run import Cancel, Control, Item, Run, Tell, encoded
 from .engine.separation import Chunk, Separation
 from .engine.windows import window_frames
 from .errors import SAMAudioError
-from .kinds import Bytes, FilePath, Flag, Kind, Name, Seconds, Text, Texts
+from .kinds import Bytes, Kind, Name, Seconds, Text, Texts
 from .loading import load
 from .loading.store import resolve
 from .media.video import MaskedVideo
@@ -39,20 +38,14 @@ Audios = Annotated[
 Lists = Annotated[
     Sequence[Sequence[Span]], Kind(kinds.is_list(kinds.anything), "a list of lists of spans")
 ]
-Tell = Annotated[Callable[[Progress], object], Kind(callable, "a function")]
-Cancel = Annotated[Callable[[], bool], Kind(callable, "a function")]
 Given = Annotated[Settings, Kind(kinds.one_of(Settings), "Settings")]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call(Control, Settings):
-    """What every separation takes: all `Settings` by name, those in one, and these."""
+    """What every separation takes: `Settings`, by name or in one."""
 
     settings: Given | None = None
-    progress: Tell | None = None
-    cancel: Cancel | None = None
-    resume: FilePath | None = None
-    restart: Flag = False
 
     def only_settings(self) -> Settings:
         return Settings(**{one.name: getattr(self, one.name) for one in fields(Settings)})

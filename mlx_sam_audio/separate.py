@@ -6,7 +6,7 @@ from .command.terminal import run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run("mlx_sam_audio.command.separate:run", arguments)
+    return run("mlx_sam_audio.command.separate:main", arguments)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from ..media.video import MaskedVideo
 from ..settings import LONG, Settings
 from .terminal import Parser
 
+FLAG = dict(action="store_true")
+SECONDS = dict(type=float, default=0.0, metavar="S")
+
 
 def parser() -> Parser:
     parser = Parser(
@@ -21,124 +24,66 @@ def parser() -> Parser:
         epilog="Writes the target and the residual (everything else), mono, at the model's rate.",
     )
     parser.set_defaults(**{field.name: field.default for field in fields(Settings)})
-    parser.add_argument("-i", "--input", help="the recording: any audio file")
-    parser.add_argument(
-        "--demo", action="store_true", help="separate an example with the bundled model, offline"
-    )
-    parser.add_argument("-d", "--description", default="", help='the sound: "dog barking"')
-    parser.add_argument(
-        "--span",
-        action="append",
-        default=[],
-        metavar="+START:END",
-        help="seconds where the sound is (+) or is not (-): --span +6.3:7.0; may be repeated",
-    )
-    parser.add_argument(
-        "--predict-spans",
-        action=argparse.BooleanOptionalAction,
-        help="find the seconds where the sound is, if no --span says them",
-    )
-    parser.add_argument(
-        "--spans-only",
-        action="store_true",
-        help="only find them: write OUTPUT.spans.json, and .txt for Audacity",
-    )
-    parser.add_argument(
-        "--span-model", metavar="MODEL", default=span_predictor.NAME, help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--span-threshold",
-        type=float,
-        default=0.3,
-        metavar="P",
-        help="how probable the sound must be in a span (%(default)s)",
-    )
-    parser.add_argument(
-        "--span-gap", type=float, default=0.0, metavar="S", help="fill pauses of so many seconds"
-    )
-    parser.add_argument(
-        "--span-smallest", type=float, default=0.0, metavar="S", help="drop shorter spans"
-    )
-    parser.add_argument("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
-    parser.add_argument("--mask", metavar="FILE", help="a picture or video, white where it is")
-    parser.add_argument(
-        "--video",
-        metavar="FILE",
-        help="the pictures, if not the input's; masked unless --box, --mask",
-    )
-    parser.add_argument(
-        "--pick", metavar="PNG", help="draw the pictures with a grid, to find a box, and stop"
-    )
-    parser.add_argument("--preview", metavar="PNG", help="draw the box or mask, and stop")
-    parser.add_argument(
-        "-o",
-        "--output",
-        help="the target, .wav or .flac, or the video with it, .mp4, .mov or .mkv "
-        "(INPUT.target.wav here)",
-    )
-    parser.add_argument("--residual", dest="rest", help="the rest, likewise (beside the target)")
-    parser.add_argument(
-        "-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)"
-    )
-    parser.add_argument("--quality", choices=ode.QUALITY, help="8, 16 or 32 steps (balanced)")
-    parser.add_argument("--method", choices=ode.METHODS, help="ODE solver (%(default)s)")
-    parser.add_argument(
-        "--steps", type=int, default=None, help="solver steps, instead of --quality"
-    )
-    parser.add_argument("--seed", type=int, help="decides noise and watermark (%(default)s)")
-    parser.add_argument(
-        "--window", type=float, default=LONG, help="seconds the model sees at once (%(default)g)"
-    )
-    parser.add_argument(
-        "--overlap", type=float, help="seconds that neighbouring windows share (%(default)g)"
-    )
-    parser.add_argument(
-        "--verify", action="store_true", help="compare every byte of the model's files first"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted run of the same output"
-    )
-    parser.add_argument(
-        "--subtract",
-        dest="residual",
-        action="store_const",
-        const="subtract",
-        help="make the residual as input - target: faster, and both add up to the input",
-    )
-    parser.add_argument(
-        "--max-memory",
-        metavar="SIZE",
-        type=memory.parse,
-        help="cut the work to fit, like 8GB (what the machine has)",
-    )
-    parser.add_argument(
-        "-c",
-        "--candidates",
-        type=candidates,
-        metavar="K",
-        help="make so many and keep the best, or auto (%(default)s)",
-    )
-    parser.add_argument(
-        "--ranker",
-        help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1",
-    )
-    parser.add_argument("--keep-candidates", metavar="DIR", help="write all candidates there")
-    parser.add_argument(
-        "--gate", action="store_true", help="silence where the sound seems to be absent"
-    )
-    parser.add_argument(
-        "--no-watermark",
-        dest="watermark",
-        action="store_false",
-        help="decode without the watermark",
-    )
-    parser.add_argument("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
-    parser.add_argument("--metrics-json", metavar="PATH", help="write the report as JSON")
-    parser.add_argument(
-        "--no-metrics", action="store_true", help="print no report (or SAM_AUDIO_METRICS=0)"
-    )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
+    add = parser.add_argument
+    add("-i", "--input", metavar="FILE", help="the recording: any audio file")
+    add("-o", "--output", metavar="FILE", help="the target, .wav or .flac, or the video with it, "
+        ".mp4, .mov or .mkv (INPUT.target.wav here)")  # fmt: skip
+    add("--residual", dest="rest", metavar="FILE", help="the rest, likewise (beside the target)")
+    add("-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)")
+    add("--demo", **FLAG, help="separate an example with the bundled model, offline")
+    prompt(parser.add_argument_group("what is wanted").add_argument)
+    solution(parser.add_argument_group("how it is computed").add_argument)
+    choice(parser.add_argument_group("which result").add_argument)
+    add = parser.add_argument_group("what is told").add_argument
+    add("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
+    add("--metrics-json", metavar="PATH", help="write the report as JSON")
+    add("--no-metrics", **FLAG, help="print no report (or SAM_AUDIO_METRICS=0)")
+    add("-v", "--verbose", **FLAG, help="say what is being done")
     return parser
+
+
+def prompt(add: Callable) -> None:
+    add("-d", "--description", default="", help='the sound: "dog barking"')
+    add("--span", action="append", default=[], metavar="+START:END",
+        help="seconds where it is (+) or is not (-): --span +6.3:7.0; may be repeated")  # fmt: skip
+    add("--predict-spans", action=argparse.BooleanOptionalAction,
+        help="find the seconds where it is, if no --span says them")  # fmt: skip
+    add("--spans-only", **FLAG, help="only find them: write OUTPUT.spans.json, .txt for Audacity")
+    add("--span-model", metavar="MODEL", default=span_predictor.NAME, help="(%(default)s)")
+    add("--span-threshold", type=float, default=0.3, metavar="P",
+        help="how probable the sound must be in a span (%(default)s)")  # fmt: skip
+    add("--span-gap", **SECONDS, help="fill pauses of so many seconds")
+    add("--span-smallest", **SECONDS, help="drop shorter spans")
+    add("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
+    add("--mask", metavar="FILE", help="a picture or video, white where it is")
+    add("--video", metavar="FILE", help="the pictures, if not the input's; masked unless --box, "
+        "--mask")  # fmt: skip
+    add("--pick", metavar="PNG", help="draw the pictures with a grid, to find a box, and stop")
+    add("--preview", metavar="PNG", help="draw the box or mask, and stop")
+
+
+def solution(add: Callable) -> None:
+    add("--quality", choices=ode.QUALITY, help="8, 16 or 32 steps (balanced)")
+    add("--method", choices=ode.METHODS, help="ODE solver (%(default)s)")
+    add("--steps", type=int, default=None, help="solver steps, instead of --quality")
+    add("--seed", type=int, help="decides noise and watermark (%(default)s)")
+    add("--window", type=float, default=LONG, help="seconds seen at once (%(default)g)")
+    add("--overlap", type=float, help="seconds that neighbouring windows share (%(default)g)")
+    add("--max-memory", metavar="SIZE", type=memory.parse,
+        help="cut the work to fit, like 8GB (what the machine has)")  # fmt: skip
+    add("--resume", **FLAG, help="go on with an interrupted run of the same output")
+    add("--verify", **FLAG, help="compare every byte of the model's files first")
+
+
+def choice(add: Callable) -> None:
+    add("-c", "--candidates", type=candidates, metavar="K",
+        help="make so many and keep the best, or auto (%(default)s)")  # fmt: skip
+    add("--ranker", help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1")
+    add("--keep-candidates", metavar="DIR", help="write all candidates there")
+    add("--gate", action="store_true", help="silence where the sound seems to be absent")
+    add("--subtract", dest="residual", action="store_const", const="subtract",
+        help="make the residual as input - target, so that both add up: faster")  # fmt: skip
+    add("--no-watermark", dest="watermark", action="store_false", help="decode without the mark")
 
 
 def read(arguments: list[str]) -> argparse.Namespace:

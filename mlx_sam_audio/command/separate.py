@@ -25,7 +25,7 @@ from .options import masked_video, predictor, read, settings_of
 from .write import outputs, write, write_text
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     options = read(arguments)
     if not options.demo:
         separate(options)
@@ -43,12 +43,10 @@ def separate(options: argparse.Namespace) -> None:
         raise SAMAudioError("no input: name a recording with -i, or try --demo")
     seen = masked_video(options)
     if options.pick or options.preview:
-        draw(options, seen)
-        return
+        return draw(options, seen)
     settings = settings_of(options)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
-    source = existing(options.input)
-    paths = outputs(source, options.output, options.rest)
+    paths = outputs(existing(options.input), options.output, options.rest)
     check_extras(options)
 
     name, model = load(options)
@@ -57,47 +55,35 @@ def separate(options: argparse.Namespace) -> None:
         return write_spans(model, options, paths[0])
     if settings.predict_spans and not spans:
         settings = replace(settings, predict_spans=predictor(options))
-    state, bar = checkpoint.beside(paths[0]), Bar(options.verbose)
-    made = model.prepare(
-        source,
-        options.description,
-        spans=spans,
-        video=seen,
-        settings=settings,
-        progress=bar,
-        resume=state,
-        restart=not options.resume,
-    )
-    shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
-    if shown:
-        offered = memory.text(memory.offered(settings.max_memory))
-        print(f"memory    about {memory.text(made.memory.bytes)} of {offered}")
-    if options.verbose:
-        say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
-    try:
+    with Bar(options.verbose) as bar:
+        run = model.prepare(
+            options.input,
+            options.description,
+            spans=spans,
+            video=seen,
+            settings=settings,
+            progress=bar,
+            resume=checkpoint.beside(paths[0]),
+            restart=not options.resume,
+        )
+        shown = not options.no_metrics and os.environ.get("SAM_AUDIO_METRICS") != "0"
+        if shown:
+            offered = memory.text(memory.offered(settings.max_memory))
+            print(f"memory    about {memory.text(run.memory.bytes)} of {offered}")
         with memory.wired(settings.max_memory):
-            write(made, paths)
-    except KeyboardInterrupt as stop:
-        more = "; --resume goes on" if os.path.lexists(state) else ""
-        stop.args = (f"no output was written{more}",)
-        raise
-    finally:
-        bar.close()
-    made.forget()
-
-    facts = made.facts
+            write(run, paths)
+    facts = run.facts
     if options.keep_candidates:
         keep(facts.candidates, Path(options.keep_candidates))
     if options.spectrogram:
-        picture(options, made, paths)
+        picture(options, run, paths)
     seconds = {**facts.seconds, "load": loading + facts.seconds["load"]}
     seconds["total"] = time.perf_counter() - start
     values = report.values(options, name, paths, facts, seconds)
     if options.metrics_json:
         write_text(Path(options.metrics_json), json.dumps(values, indent=2) + "\n")
     if shown:
-        for line in report.table(values):
-            say(line)
+        print(*map(plain, report.table(values)), sep="\n")
 
 
 def check_extras(options: argparse.Namespace) -> None:
@@ -139,7 +125,10 @@ class Bar:
         self._bar.set_postfix_str(f"{now.done}/{now.total}{left}", refresh=False)
         self._bar.update(now.fraction - self._bar.n)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error) -> None:
         self._bar.close()
 
 
@@ -168,14 +157,13 @@ def keep(candidates: tuple[Separation, ...], folder: Path) -> None:
         candidate.save(*names)
 
 
-def picture(options: argparse.Namespace, made: Run, paths: tuple[Path, Path]) -> None:
+def picture(options: argparse.Namespace, run: Run, paths: tuple[Path, Path]) -> None:
     """Draw mixture and stems."""
-    rate = made.facts.sample_rate
-    mixture = made.items[0].mixture
+    rate, mixture = run.facts.sample_rate, run.items[0].mixture
     sounds = (mixture.blocks(), *(audio.blocks(path, rate) for path in paths))
     titles = (f"mixture: {Path(str(mixture)).name}", f"target: {options.description}", "residual")
     rows = dict(zip(titles, sounds, strict=True))
-    spectrogram.save(options.spectrogram, rows, made.samples, rate, made.facts.spans)
+    spectrogram.save(options.spectrogram, rows, run.samples, rate, run.facts.spans)
 
 
 def draw(options: argparse.Namespace, shown: MaskedVideo | None) -> None:

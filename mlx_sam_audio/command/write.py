@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
+from ..engine import checkpoint
 from ..engine.run import Run
 from ..errors import SAMAudioError, note
 from ..files import whole, writable
@@ -32,7 +33,22 @@ def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Pat
 
 
 def write(run: Run, paths: tuple[Path, Path]) -> None:
-    """Write both stems as they come; they get their names together, when both are complete."""
+    """Write both stems, or what the run could be resumed from."""
+    try:
+        notices = write_stems(run, paths)
+    except KeyboardInterrupt as stop:
+        more = "; --resume goes on" if os.path.lexists(checkpoint.beside(paths[0])) else ""
+        stop.args = (f"no output was written{more}",)
+        raise
+    run.forget()
+    run.watch.advance("write", 1)
+    for notice in notices:
+        note(notice)
+
+
+def write_stems(run: Run, paths: tuple[Path, Path]) -> list[str]:
+    """Write both stems as they come; they get their names together, when both are complete.
+    Returns what is to be known of them."""
     recording, rate = run.items[0].mixture.source, run.networks.sample_rate
     notices = []
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
@@ -56,9 +72,7 @@ def write(run: Run, paths: tuple[Path, Path]) -> None:
                 notices += video_files.write(recording, sound, rate, part, path, writer.peak)
             elif writer.notice:
                 notices.append(writer.notice)
-    run.watch.advance("write", 1)
-    for notice in notices:
-        note(notice)
+    return notices
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """One separation from audio and prompt to stems: check, plan, encode, solve, decode, finish."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..calls import alone, stepwise
 from ..errors import SAMAudioError
+from ..kinds import FilePath, Flag, Kind
 from ..media.video import Features, MaskedVideo, aligned
 from ..prompts import PADDING, Span, anchors, check_prompt, check_words
 from ..ranking import rank
@@ -61,15 +62,19 @@ class Item:
         return Features(networks.vision, size, self.aligned_video(), times)
 
 
+Tell = Annotated[Callable[[Progress], object], Kind(callable, "a function")]
+Cancel = Annotated[Callable[[], bool], Kind(callable, "a function")]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Control:
     """How the caller accompanies a run. resume: where its state is kept, and gone on from unless
     restart."""
 
-    progress: Callable[[Progress], object] | None = None
-    cancel: Callable[[], bool] | None = None
-    resume: str | os.PathLike[str] | None = None
-    restart: bool = False
+    progress: Tell | None = None
+    cancel: Cancel | None = None
+    resume: FilePath | None = None
+    restart: Flag = False
 
 
 class Run:
@@ -373,7 +378,7 @@ def encoded(
     networks: Networks,
     audio: Audio,
     max_memory: int | None = None,
-    tell: Callable[[Progress], object] | None = None,
+    tell: Tell | None = None,
     beside: nn.Module | None = None,
 ) -> Mixture:
     """Audio with all of its latents. beside: another network in use."""
