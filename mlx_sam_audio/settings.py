@@ -114,6 +114,10 @@ class Settings:
         return ode.plan(self.method, self.steps, self.times)
 
     @property
+    def subtracts(self) -> bool:
+        return self.residual == "subtract"
+
+    @property
     def rounds(self) -> tuple[int, ...]:
         """How many candidates there are after each round."""
         return ROUNDS if self.candidates == "auto" else (self.candidates,)

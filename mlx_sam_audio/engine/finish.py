@@ -1,6 +1,6 @@
 """From latents to the stems of one recording: decode, trim, subtract, look at, silence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -10,6 +10,7 @@ from ..errors import SAMAudioError, check_finite
 from ..models import chunks
 from ..models.dacvae import DACVAE
 from ..prompts import Span
+from ..settings import Settings
 from .mixture import WRONG_LENGTH, Mixture
 from .presence import Meter, gated
 from .progress import Watch
@@ -48,40 +49,33 @@ class Decoder:
 
 @dataclass(frozen=True, eq=False)
 class Finish:
-    """What is done with a recording's stems.
-
-    predicted: whether the spans were, and say where the sound is.
-    """
+    """What is done with a recording's stems. predicted: its spans, where they were predicted."""
 
     mixture: Mixture
-    subtract: bool
-    gate: bool
+    settings: Settings
     spans: tuple[Span, ...]
-    predicted: bool
+    predicted: tuple[Span, ...] | None
 
-    def __call__(self, stems: Iterator[mx.array]) -> Iterator[Chunk]:
+    def __call__(self, stems: Iterable[mx.array]) -> Iterator[Chunk]:
         """Consecutive waveforms (2, t), or (1, t) of the target, as long as the recording or
         somewhat longer -> chunks."""
-        rate = self.mixture.sample_rate
+        rate, done = self.mixture.sample_rate, 0
+        meter = Meter(rate, self.predicted)
         stems = self._subtracted(self._trimmed(stems))
-        predicted = self.spans if self.predicted else None
-        if self.gate:
-            pairs = (np.array(pair) for pair in stems)
-            for seen, (target, residual) in gated(pairs, rate, predicted):
+        if self.settings.gate:
+            for seen, (target, residual) in gated(map(np.array, stems), meter):
                 stem = mx.array(target), mx.array(residual)
                 yield Chunk(*stem, rate, self.spans, (seen,), start=seen.start)
             return
-        meter, done = Meter(rate, predicted), 0
-        for pair in stems:
-            start, done = done, done + pair.shape[1]
-            seen = list(meter.take(*np.array(pair)))
+        for target, residual in stems:
+            mx.eval(target, residual)  # in this thread, whoever may use them
+            start, done = done, done + len(target)
+            seen = list(meter.take(np.array(target), np.array(residual)))
             seen += meter.end() if done == self.mixture.samples else ()
             presence = tuple(row for row, _ in seen)
-            target, residual = pair
-            mx.eval(target, residual)  # in this thread, whoever may use them
             yield Chunk(target, residual, rate, self.spans, presence, start=start / rate)
 
-    def _trimmed(self, stems: Iterator[mx.array]) -> Iterator[mx.array]:
+    def _trimmed(self, stems: Iterable[mx.array]) -> Iterator[mx.array]:
         done = 0
         for piece in stems:
             piece = piece[:, : self.mixture.samples - done]
@@ -91,7 +85,7 @@ class Finish:
 
     def _subtracted(self, stems: Iterator[mx.array]) -> Iterator[mx.array]:
         """With mixture - target as residual, if that is wanted."""
-        if not self.subtract:
+        if not self.settings.subtracts:
             yield from stems
             return
         blocks, held = self.mixture.blocks(), np.zeros(0, np.float32)

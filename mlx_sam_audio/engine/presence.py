@@ -26,12 +26,9 @@ class Presence:
     start: float
     end: float
     level: float
+    absent: bool
     predicted: bool | None = None  # whether a predicted span lies in it, where they were predicted
     probability: float | None = None  # the predictor's highest of its frames, if it tells
-
-    @property
-    def absent(self) -> bool:
-        return self.level < ABSENT if self.predicted is None else not self.predicted
 
 
 class Meter:
@@ -41,13 +38,13 @@ class Meter:
     """
 
     def __init__(self, sample_rate: int, predicted: Sequence[Span] | None = None):
-        self._rate, self._start, self._held = sample_rate, 0, np.zeros((2, 0), np.float32)
-        self._predicted = predicted
+        self.sample_rate, self._predicted = sample_rate, predicted
+        self._start, self._held = 0, np.zeros((2, 0), np.float32)
 
     def take(self, target: np.ndarray, residual: np.ndarray) -> Iterator:
         """The presence and the stems (2, t) of every window that ends in this piece (t,)."""
         self._held = np.concatenate([self._held, np.stack([target, residual])], axis=1)
-        while self._held.shape[1] >= (size := round(WINDOW * self._rate)):
+        while self._held.shape[1] >= (size := round(WINDOW * self.sample_rate)):
             yield self._window(size)
 
     def end(self) -> Iterator:
@@ -57,41 +54,37 @@ class Meter:
 
     def _window(self, size: int) -> tuple[Presence, np.ndarray]:
         stems, self._held = self._held[:, :size], self._held[:, size:]
-        start, self._start = self._start / self._rate, self._start + size
-        end, found, probability = self._start / self._rate, None, None
+        start, self._start = self._start / self.sample_rate, self._start + size
+        end, found, probability = self._start / self.sample_rate, None, None
         if self._predicted is not None:
             found = any(span.start < end and start < span.end for span in self._predicted)
         if hasattr(self._predicted, "probability"):  # a `Predicted`
             probability = self._predicted.probability(start, end)
         under = level(stems[0]) - level(stems[0] + stems[1])
-        return Presence(start, end, under, found, probability), stems
+        absent = under < ABSENT if found is None else not found
+        return Presence(start, end, under, absent, found, probability), stems
 
 
-def measured(
-    pieces, sample_rate: int, predicted: Sequence[Span] | None = None
-) -> Iterator[tuple[Presence, np.ndarray]]:
+def measured(pieces: Iterable, meter: Meter) -> Iterator[tuple[Presence, np.ndarray]]:
     """Every window's presence, and its target and residual (2, t)."""
-    meter = Meter(sample_rate, predicted)
     for piece in pieces:
         yield from meter.take(*piece)
     yield from meter.end()
 
 
-def gated(
-    pieces, sample_rate: int, predicted: Sequence[Span] | None = None
-) -> Iterator[tuple[Presence, np.ndarray]]:
+def gated(pieces: Iterable, meter: Meter) -> Iterator[tuple[Presence, np.ndarray]]:
     """The same with silence as target where the sound is absent, and the residual has it all.
 
     The fades lie in the absent windows, so that nothing of a present one is lost.
     """
     nothing = (None, None)
-    rows = itertools.chain([nothing], measured(pieces, sample_rate, predicted), [nothing])
+    rows = itertools.chain([nothing], measured(pieces, meter), [nothing])
     before, here = next(rows), next(rows)
     for after in rows:
         presence, stems = here
         if presence.absent:
             present = [row[0] is not None and not row[0].absent for row in (before, after)]
-            target = stems[0] * gain(stems.shape[1], round(FADE * sample_rate), *present)
+            target = stems[0] * gain(stems.shape[1], round(FADE * meter.sample_rate), *present)
             stems = np.stack([target, stems[0] + stems[1] - target])
         yield presence, stems
         before, here = here, after

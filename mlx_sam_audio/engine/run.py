@@ -169,11 +169,7 @@ class Run:
     @property
     def _stems(self) -> int:
         """That are decoded; rankers compare the model's own residuals, whichever is wanted."""
-        return 1 if self._subtracts and self.settings.candidates == 1 else 2
-
-    @property
-    def _subtracts(self) -> bool:
-        return self.settings.residual == "subtract"
+        return 1 if self.settings.subtracts and self.settings.candidates == 1 else 2
 
     def __iter__(self) -> Iterator[Chunk]:
         """Consecutive pieces of the recording's stems; of several candidates, the best one's."""
@@ -329,12 +325,14 @@ class Run:
         return replace(max(results, key=lambda one: one.score), candidates=results)
 
     def _finish(self, i: int) -> Finish:
-        item, settings = self.items[i], self.settings
-        return Finish(item.mixture, self._subtracts, settings.gate, item.spans, item.predicted)
+        item = self.items[i]
+        predicted = item.spans if item.predicted else None
+        return Finish(item.mixture, self.settings, item.spans, predicted)
 
     def _finished(self, i: int, seed: int, stems: np.ndarray) -> Separation:
         """An item's result from its whole stems (stems, T)."""
-        made = joined(list(self._finish(i)(iter([mx.array(stems[: 2 - self._subtracts])]))))
+        stems = mx.array(stems[: 1 if self.settings.subtracts else 2])
+        made = joined(list(self._finish(i)([stems])))
         return Separation(**{**vars(self._told(i, seed, ())), **made})
 
     def _told(self, i: int, seed: int, presence: Sequence[Presence]) -> Facts:

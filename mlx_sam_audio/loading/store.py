@@ -40,14 +40,9 @@ def stamps() -> Path:
 
 def resolve(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`."""
-    path = expanded(name)
-    if present(path):
-        return path
+    if folder := local(name):
+        return folder
     name = str(name)
-    if name == "demo":
-        return DEMO
-    if not name.startswith((".", "/", "~")) and present(expanded(store() / name)):
-        return store() / name
     if name in SIZES + AUXILIARY:
         raise SAMAudioError(
             f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
@@ -65,6 +60,17 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
             + nearest(name, [*KNOWN, *(folder.name for folder in models())])
         )
     return download(name, ["*.json", "*.safetensors", "spiece.model", "LICENSE*"], revision)
+
+
+def local(name: str | Path) -> Path | None:
+    """The same, if it lies on this machine, outside the hub's cache."""
+    path = expanded(name)
+    if present(path):
+        return path
+    if str(name) == "demo":
+        return DEMO
+    named = not str(name).startswith((".", "/", "~"))
+    return store() / name if named and present(expanded(store() / name)) else None
 
 
 def expanded(name: str | Path) -> Path:

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..errors import SAMAudioError
+from ..loading.store import local
 from ..media import audio
 from ..media.video import MaskedVideo
 from ..prompts import Span
@@ -49,7 +50,8 @@ def ranker(
             )
     if not weights or not all(math.isfinite(weight) for weight in weights.values()):
         raise SAMAudioError(f"{kind!r} is no ranker: give names with finite weights")
-    return Weighted(dict(weights), {**{name: name for name in MODELS}, **(models or {})})
+    places = {name: (models or {}).get(name, name) for name in MODELS if name in weights}
+    return Weighted(dict(weights), {name: settled(place) for name, place in places.items()})
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,12 @@ def imagebind(
     if video is None:
         raise SAMAudioError('the ranker "imagebind" needs a video: give one, or leave it out')
     return loaded("imagebind", place)(candidates, sample_rate, video)
+
+
+def settled(place: str | Path) -> str | Path:
+    """One name for each folder, whatever becomes of the current folder or the store."""
+    folder = local(place)
+    return place if folder is None else folder.resolve()
 
 
 @cache
