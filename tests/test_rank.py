@@ -1,5 +1,6 @@
 """Sound activity against the original's, what each ranker prefers, and mixes of them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlx_sam_audio.ranking import activity
 from mlx_sam_audio.ranking.clap import CLAP
 from mlx_sam_audio.ranking.imagebind import ImageBind
 from mlx_sam_audio.ranking.judge import Judge
-from mlx_sam_audio.ranking.rank import loaded, parse, ranker
+from mlx_sam_audio.ranking.rank import parse, ranker
 
 ORIGINAL = Path(__file__).parent / "golden" / "sound_activity"
 FROM_GOLDENS = {"case": lambda meta: meta["cases"]}
@@ -138,7 +139,6 @@ def test_another_rate(sound, models):
 
 
 def test_models_load_on_first_use(sound, store):
-    loaded.cache_clear()  # other tests have other stores
     for name in ("clap", "judge"):
         score = ranker(name)
         with pytest.raises(SAMAudioError, match=f"run `python -m convert --hf-path {name}`"):
@@ -163,6 +163,22 @@ def test_mixes_that_cannot_be(mix, message):
 
 def test_weights():
     assert parse("clap:5, judge") == {"clap": 5, "judge": 1}
+
+
+def test_models_of_one_name_in_two_folders(models, tmp_path, monkeypatch):
+    def network(place: str):
+        return ranker("judge", {"judge": place}).networks()[0]
+
+    found = {}
+    for store in ("one", "two"):
+        shutil.copytree(models["judge"], tmp_path / store / "judge")
+        monkeypatch.setenv("SAM_AUDIO_HOME", str(tmp_path / store))
+        monkeypatch.chdir(tmp_path / store)
+        found[store] = network("judge")
+        assert network("./judge") is found[store]
+    monkeypatch.setenv("SAM_AUDIO_HOME", str(tmp_path / "one"))
+    monkeypatch.chdir(tmp_path)
+    assert network("judge") is found["one"] is not found["two"] is network("two/judge")
 
 
 def test_a_model_for_no_ranker():
