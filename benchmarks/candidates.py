@@ -9,8 +9,7 @@ import json
 import numpy as np
 
 from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError
-from mlx_sam_audio.engine import presence
+from mlx_sam_audio import SAMAudio, SAMAudioError, Settings
 from mlx_sam_audio.ranking import rank
 from mlx_sam_audio.ranking.metrics import si_sdr
 
@@ -70,7 +69,7 @@ def main() -> None:
     for name, row in found.items():
         print(f"| {name} | " + " | ".join(f"{gain:.1f} dB" for gain in row) + " |")
     print(
-        f"\nat {presence.ABSENT:g} dB the gate silences {shares['absent']:.0%} of the seconds of "
+        f"\nat {Settings.absent:g} dB the gate silences {shares['absent']:.0%} of the seconds of "
         f"absent sounds and {shares['present']:.0%} of those of present ones"
     )
     settings = {"model": options.model, "mixtures": options.mixtures, "seed": options.seed}

@@ -11,14 +11,21 @@ import numpy as np
 
 from . import kinds, ode
 from .errors import SAMAudioError, shown
-from .kinds import Array, Bytes, Flag, Kind, Numbers, Seconds, Whole, Word
+from .kinds import Array, Bytes, Decibels, Flag, Kind, Numbers, Seconds, Whole, Word
 from .ranking import rank
 
 RESIDUALS = ("model", "subtract")
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
 MOST = 64  # candidates
 LONG = 10.0  # seconds of a window where the method asks for windows
-AFTERWARDS = {"candidates", "ranker", "gate", "predict_spans", "max_memory"}  # or before a solver
+AFTERWARDS = {
+    "candidates",
+    "ranker",
+    "gate",
+    "absent",
+    "predict_spans",
+    "max_memory",
+}  # or before a solver
 
 
 def is_ranker(value: object) -> bool:
@@ -56,7 +63,8 @@ class Settings:
     given, they are predicted.
     residual: "model" for the model's own, or "subtract" for mixture - target, whose sum with the
     target is the mixture, and which need not be decoded.
-    gate: silence where the sound seems to be absent (see `engine.presence`).
+    gate: silence where the sound seems to be absent: in windows in which the target lies `absent`
+    decibels or more under the mixture, or in which no predicted span lies.
     watermark: whether the codec marks what it decodes, inaudibly.
     max_memory: bytes that the work is cut to fit; without it, what the machine offers.
     """
@@ -74,6 +82,7 @@ class Settings:
     predict_spans: Predict = False
     residual: Word = "model"
     gate: Flag = False
+    absent: Decibels = -20.0
     watermark: Flag = True
     max_memory: Bytes | None = None
 

@@ -143,13 +143,12 @@ def test_the_gate_silences_what_is_absent():
 
 @pytest.mark.parametrize("window", [0.4, 10])  # long, and in one piece
 def test_a_gate_in_every_path(toy, monkeypatch, window):
-    monkeypatch.setattr(presence, "ABSENT", 1000.0)
     monkeypatch.setattr(presence, "WINDOW", 0.1)
-    options = dict(window=window, overlap=0.1, gate=True, **FEW)
+    options = dict(window=window, overlap=0.1, gate=True, absent=1000, **FEW)
     long = toy.separate_long(NOISE, "dog", **options)
     chunks = list(toy.stream(NOISE, "dog", **options))
     streamed = np.concatenate([np.array(chunk.target) for chunk in chunks])
-    (batched,) = toy.separate_batch([NOISE], ["dog"], gate=True, **FEW)
+    (batched,) = toy.separate_batch([NOISE], ["dog"], gate=True, absent=1000, **FEW)
     for target in (np.array(long.target), streamed, np.array(batched.target)):
         assert target.shape == (400,) and not target.any()
     assert [row.end for row in long.presence] == [0.1, 0.2, 0.3, 0.4]

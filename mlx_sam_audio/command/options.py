@@ -81,6 +81,7 @@ def choice(add: Callable) -> None:
     add("--ranker", help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1")
     add("--keep-candidates", metavar="DIR", help="write all candidates there")
     add("--gate", action="store_true", help="silence where the sound seems to be absent")
+    add("--absent", type=float, metavar="DB", help="how far under the mixture it is (%(default)g)")
     add("--subtract", dest="residual", action="store_const", const="subtract",
         help="make the residual as input - target, so that both add up: faster")  # fmt: skip
     add("--no-watermark", dest="watermark", action="store_false", help="decode without the mark")

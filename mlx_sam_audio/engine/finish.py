@@ -60,7 +60,7 @@ class Finish:
         """Consecutive waveforms (2, t), or (1, t) of the target, as long as the recording or
         somewhat longer -> chunks."""
         rate, done = self.mixture.sample_rate, 0
-        meter = Meter(rate, self.predicted)
+        meter = Meter(rate, self.predicted, self.settings.absent)
         stems = self._subtracted(self._trimmed(stems))
         if self.settings.gate:
             for seen, (target, residual) in gated(map(np.array, stems), meter):

@@ -2,7 +2,7 @@
 
 Where a prompted sound is absent, models of this kind return something all the same, mostly faint.
 Where spans were predicted, they say what is absent; else how far the target lies under the mixture.
-`ABSENT` is a heuristic: `python -m benchmarks.candidates` shows what it gets right.
+That is a heuristic: `python -m benchmarks.candidates` shows what -20 dB gets right.
 """
 
 import itertools
@@ -15,7 +15,6 @@ from ..prompts import Span
 from ..ranking.metrics import level
 
 WINDOW = 1.0  # seconds
-ABSENT = -20.0  # dB, of the target under the mixture
 FADE = 0.05  # seconds
 
 
@@ -34,11 +33,14 @@ class Presence:
 class Meter:
     """Cuts consecutive pieces of target and residual into windows, and measures them.
 
-    predicted: the spans of the whole file, if they were predicted.
+    predicted: the spans of the whole file, if they were predicted. absent: below so many dB under
+    the mixture, the target is.
     """
 
-    def __init__(self, sample_rate: int, predicted: Sequence[Span] | None = None):
-        self.sample_rate, self._predicted = sample_rate, predicted
+    def __init__(
+        self, sample_rate: int, predicted: Sequence[Span] | None = None, absent: float = -20.0
+    ):
+        self.sample_rate, self._predicted, self._absent = sample_rate, predicted, absent
         self._start, self._held = 0, np.zeros((2, 0), np.float32)
 
     def take(self, target: np.ndarray, residual: np.ndarray) -> Iterator:
@@ -61,7 +63,7 @@ class Meter:
         if hasattr(self._predicted, "probability"):  # a `Predicted`
             probability = self._predicted.probability(start, end)
         under = level(stems[0]) - level(stems[0] + stems[1])
-        absent = under < ABSENT if found is None else not found
+        absent = under < self._absent if found is None else not found
         return Presence(start, end, under, absent, found, probability), stems
 
 
