@@ -155,9 +155,7 @@ def agreements(candidates: np.ndarray, sample_rate: int, spans: Sequence[Span]) 
 
 def clap(
     candidates: np.ndarray,
-    residuals: np.ndarray,
-    mixture: np.ndarray,
-    *,
+    *others: np.ndarray,
     place: str | Path,
     sample_rate: int,
     description: str,
@@ -168,17 +166,10 @@ def clap(
 
 
 def judge(
-    candidates: np.ndarray,
-    residuals: np.ndarray,
-    mixture: np.ndarray,
-    *,
-    place: str | Path,
-    sample_rate: int,
-    description: str,
-    **known,
+    *sounds: np.ndarray, place: str | Path, sample_rate: int, description: str, **known
 ) -> dict[str, np.ndarray]:
     """SAM-Audio Judge's scores: overall, recall, precision, faithfulness."""
-    model = loaded("judge", place)
+    model, (candidates, _, mixture) = loaded("judge", place), sounds
     waves = np.concatenate([mixture[None], candidates])
     mixture, *candidates = audio.resample(waves, sample_rate, model.sample_rate)
     rows = [asdict(scores) for scores in model(mixture, candidates, description)]
@@ -187,9 +178,7 @@ def judge(
 
 def imagebind(
     candidates: np.ndarray,
-    residuals: np.ndarray,
-    mixture: np.ndarray,
-    *,
+    *others: np.ndarray,
     place: str | Path,
     sample_rate: int,
     video: MaskedVideo | None = None,
