@@ -18,14 +18,8 @@ RESIDUALS = ("model", "subtract")
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
 MOST = 64  # candidates
 LONG = 10.0  # seconds of a window where the method asks for windows
-AFTERWARDS = {
-    "candidates",
-    "ranker",
-    "gate",
-    "absent",
-    "predict_spans",
-    "max_memory",
-}  # or before a solver
+# of which a solver knows nothing
+AFTERWARDS = {"candidates", "ranker", "gate", "absent", "predict_spans", "max_memory"}
 
 
 def is_ranker(value: object) -> bool:
