@@ -33,7 +33,7 @@ def named(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES = {named(path): path for path in ROOT.rglob("*.py") if path.parent.name != "__pyinstaller"}
+MODULES = {named(path): path for path in ROOT.rglob("*.py") if not path.parent.name.startswith("__")}
 
 
 @functools.cache

@@ -110,17 +110,18 @@ def left(*allowed: str, folder: str = ".") -> None:
         raise Different(f"{sorted(found)} are left")
 
 
-def killed(*moments: str) -> None:
+def killed(candidates: str, *moments: str) -> None:
     """kill -9 again and again, --resume in the end: the same bits."""
-    expected, seconds = undisturbed()
+    more = "-c", candidates
+    expected, seconds = undisturbed(*more)
     for moment in moments:
-        process = started(separate("--resume"), *TOLD)
+        process = started(separate("--resume", *more), *TOLD)
         after(float(moment) * seconds, process)
         process.kill()
         process.wait()
         if stems():
             break
-    status, said = ended(started(separate("--resume")))
+    status, said = ended(started(separate("--resume", *more)))
     if status or said or stems() != expected:
         raise Different(f"resumed, exit status {status}, not the same bits: {said}")
     left("o.wav", "o.residual.wav")
@@ -273,9 +274,10 @@ def draw(rng: Random) -> str:
     moment, signals = f"{rng.random():.3f}", [*SIGNALS]
     what, early = rng.choice(["separate", "convert"]), f"{rng.random() / 5:.3f}"
     change = rng.choice(["deleted", "replaced", "truncated", "overwritten"])
+    count = rng.choice(["1", "2", "auto"])
     kind, alone = rng.choice([*FULL]), rng.choice([*FULL][:6])
     recipes = [
-        "killed " + " ".join(f"{rng.random():.3f}" for _ in range(5)),
+        " ".join(["killed", count, *(f"{rng.random():.3f}" for _ in range(5))]),
         *(f"stopped {what} {rng.choice(signals)} {time}" for time in (moment, early, early)),
         *(f"stopped separate INT {moment} 5", f"changed {change}", f"changed {change} --subtract"),
         *[f"full limit {alone} {moment}", *[f"full disk {kind} {moment}"] * MOUNTS] * 2,

@@ -17,6 +17,8 @@ PEAK = 2 * 2**30  # bytes it may really take
 CASES = 200  # of one process, before a fresh one takes over
 CONTEXT = multiprocessing.get_context("spawn")  # MLX does not survive a fork
 
+OURS = {"mlx_sam_audio", "convert"}  # folders
+
 OUTCOMES = ("refused", "right", "plausible", "different", "exception", "memory", "crash", "hang")
 GOOD = OUTCOMES[:3]
 
@@ -122,7 +124,7 @@ def tried(check: Callable, recipe: str) -> tuple[str, str]:
         return "different", str(error)
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what we look for
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in frames if Path(f.filename).parent.name in ("mlx_sam_audio", "convert")]
+        ours = [f for f in frames if OURS & set(Path(f.filename).parts)]
         frame = (ours or frames)[-1]
         words = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}: {error}"
         return "memory" if isinstance(error, MemoryError) else "exception", words[:300]

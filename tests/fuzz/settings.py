@@ -1,13 +1,14 @@
-"""Strange values: every option of the command with a zoo of strings, every keyword of the public
+"""Strange values: every option of the command with a zoo of strings, keywords of the public
 functions with a zoo of values."""
 
 # ruff: noqa: F401, the names in the expressions below
 import argparse
 import inspect
+import itertools
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -15,8 +16,10 @@ from random import Random
 import mlx.core as mx
 import numpy as np
 
-from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, Span
+from mlx_sam_audio import MaskedVideo, Mixture, SAMAudio, SAMAudioError, Settings, Span
 from mlx_sam_audio.command.options import parser
+from mlx_sam_audio.engine.run import Run
+from mlx_sam_audio.engine.separation import Facts
 from mlx_sam_audio.media import sound_files
 
 from . import media
@@ -86,7 +89,10 @@ __import__("decimal").Decimal(1) __import__("fractions").Fraction(1,2) range(3) 
 map(int,[1]) ... NotImplemented Span("+",0,.1) [Span("+",0,.1)] (Span("-",.1,.2),)
 [Span("+",0,99)] {Span("+",0,.1)} [Span("+",0,.1)]*1000 [Span("+",np.float64(0),np.float32(.1))]
 MaskedVideo(FRAMES) ["beep"] memoryview(b"abcd") bytearray(8) Exception("x") 10_001 1000 "mix.wav"
-np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb")""".split()
+np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb") Settings() "v.mp4"
+Settings(candidates=2) Settings(**MORE) dict(**ONE) model("demo").encode(SHORT) "/dev/full" "out/x"
+model("tiny").encode(WAVE) Path("mix.wav") (lambda*a,n=iter([0,0,1]),**k:next(n,0)) (lambda*a,**k:None)
+-1.0 2.0 1e-9 64 "auto:2" "consensus" "activity" "clap:1" model("pe_a_frame") found SHORT""".split()
 SHORT, LONG = WAVE[:4800], np.tile(WAVE, 2)[:14_000]
 ONE, PAIR, RATE = dict(method="euler", steps=1), np.stack([SHORT, SHORT / 2]), 48_000
 MORE = dict(**ONE, window=0.5, overlap=0.1)
@@ -95,6 +101,11 @@ CALLS = {  # functions, and arguments with which they do something
     "separate_long": 'model("demo").separate_long: audio=LONG, description="beep", **MORE',
     "stream": 'model("demo").stream: audio=LONG, description="beep", **MORE',
     "separate_batch": 'model("demo").separate_batch: audios=[SHORT], descriptions=["beep"], **ONE',
+    "prepare": 'model("demo").prepare: audio="mix.wav", description="beep", **MORE',
+    "choose": 'model("demo").separate_long: audio=LONG, description="x", candidates="auto", **MORE',
+    "resumed": 'model("demo").separate_long: audio="mix.wav", resume="state", **MORE',
+    "encode": 'model("demo").encode: audio=LONG',
+    "Settings": "Settings: **MORE",
     "predict_spans": 'model("tiny").predict_spans: audio=WAVE, description="dog", predictor=found',
     "from_pretrained": 'SAMAudio.from_pretrained: name="demo"',
     "Span": 'Span: sign="+", start=0.0, end=1.0',
@@ -127,24 +138,46 @@ def call(name: str) -> tuple[Callable, dict]:
 
 
 def draw_call(rng: Random) -> str:
+    """A function, and some of its keywords, each with a value."""
     name = rng.choice([*CALLS])
-    keyword = rng.choice([*inspect.signature(call(name)[0]).parameters])
-    return f"{name} {keyword} {rng.choice(VALUES)}"
+    keywords = [*inspect.signature(call(name)[0]).parameters]
+    words = ((rng.choice(keywords), rng.choice(VALUES)) for _ in range(rng.choice([1, 1, 2, 3])))
+    return " ".join([name, *itertools.chain.from_iterable(words)])
 
 
 def check_call(recipe: str) -> None:
-    name, keyword, value = recipe.split(" ", 2)
+    name, *words = recipe.split(" ")
     files()
+    before, given = contents(), {}
     try:
-        value = eval(value)
-    except SAMAudioError:
-        return
-    function, arguments = call(name)
-    try:
-        result = function(**{**arguments, keyword: value})
-        result = list(result) if name in ("stream", "separate_batch") else [result]
+        given = dict(zip(words[::2], map(eval, words[1::2]), strict=True))
+        function, arguments = call(name)
+        result = function(**{**arguments, **given})
+        pieces = list(result) if isinstance(result, (list, Iterator, Run)) else [result]
+        if isinstance(result, Run):
+            result.forget()
+        for facts in [result.facts] if isinstance(result, Run) else pieces:
+            if isinstance(facts, Facts):
+                json.dumps(facts.report())
     except Mine:
         return
-    stems = [getattr(one, stem, 0.0) for one in result for stem in ("target", "residual")]
-    if not all(np.isfinite(np.array(stem)).all() for stem in stems):
-        raise Different("the result is not finite")
+    finally:
+        changed = {path for path, _ in before ^ contents()}
+        if changed - ({"t.wav", "r.wav", *map(str, given.values())} if name == "save" else set()):
+            raise Different(f"{sorted(changed)} were changed or left")
+    for piece in pieces:
+        values = piece[:] if isinstance(piece, Mixture) else [*stems(piece)]
+        if not np.isfinite(np.array(values)).all():
+            raise Different("the result is not finite")
+
+
+def contents() -> set[tuple[str, bytes]]:
+    """The files of the current folder."""
+    found = (path for path in Path().rglob("*") if path.is_file())
+    return {(str(path), path.read_bytes()) for path in found}
+
+
+def stems(piece: object) -> Iterator[np.ndarray]:
+    return (
+        np.array(getattr(piece, name)) for name in ("target", "residual") if hasattr(piece, name)
+    )

@@ -7,7 +7,7 @@ do with video goes to vision.safetensors.
         a tiny checkpoint with random weights, and its goldens
     python make_golden.py DIR/tiny --seed 3 --samples 50000 30000 --prompt rain --prompt "a bell" \
         --sizes '{"transformer": {"n_layers": 3}, "vision_encoder": {"tower": {"layers": 2}}}'
-        others, for pytest -m parity --goldens=DIR
+        others, for pytest -m parity --goldens DIR
     python make_golden.py OUT --checkpoint facebook/sam-audio-small --device cuda
         goldens of a real checkpoint; convert the same one on a Mac and compare with
         pytest -m weights --model MODEL --golden OUT/golden.safetensors
