@@ -173,6 +173,13 @@ def test_an_mp3_whose_header_lies(tmp_path):
     assert line.startswith("ends after 2.") and "its header promises 261" in line
 
 
+@pytest.mark.parametrize("name, count", [("a.wav", 0), ("a.flac", 1), ("b.wav", 1)])
+def test_a_recording_of_no_samples_is_refused(tmp_path, name, count):
+    soundfile.write(tmp_path / name, np.zeros(count), 192_000)
+    with pytest.raises(SAMAudioError, match=f"{name} holds no samples"):
+        _ = audio.Recording(tmp_path / name, 16_000).samples
+
+
 def test_bad_files(tmp_path):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "a.mov").write_bytes(b"not a film")

@@ -5,6 +5,7 @@ ends early or disagrees with its header is used as far as it goes, with a note; 
 before its end is refused, since what follows would lie at the wrong time.
 """
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -56,14 +57,13 @@ class Recording(os.PathLike):
     def samples(self) -> int:
         """How many there are: what the header of an uncompressed file tells; all else is decoded
         to be counted, since headers err."""
-        header = plain(existing(self._path))
-        if header is not None:
-            header.close()
-            if header.format != "FLAC":
-                return length(self._path, self._sample_rate)
-        runs = itertools.groupby(decoded(existing(self._path)), key=lambda piece: piece[1])
-        counts = [(rate, sum(len(block) for block, _ in run)) for rate, run in runs]
-        return sum(resampled(count, rate, self._sample_rate) for rate, count in counts)
+        path, rate = existing(self._path), self._sample_rate
+        with plain(path) or contextlib.nullcontext() as header:
+            sure = header is not None and header.format != "FLAC"
+        count = length(path, rate) if sure else counted(path, rate)
+        if not count:
+            raise SAMAudioError(f"{path} holds no samples")
+        return count
 
     def check(self) -> None:
         """Raises SAMAudioError if the file, of which more than the sound is used, was changed."""
@@ -131,6 +131,13 @@ def length(path: str | os.PathLike, sample_rate: int) -> int | None:
         if not 0 < header.frames < UNKNOWN:
             return None
         return resampled(header.frames, header.samplerate, sample_rate)
+
+
+def counted(path: Path, sample_rate: int) -> int:
+    """Samples at `sample_rate`, by decoding all of them."""
+    runs = itertools.groupby(decoded(path), key=lambda piece: piece[1])
+    counts = [(rate, sum(len(block) for block, _ in run)) for rate, run in runs]
+    return sum(resampled(count, rate, sample_rate) for rate, count in counts)
 
 
 def resampled(samples: int, rate: int, sample_rate: int) -> int:
