@@ -108,6 +108,8 @@ def one_of(*classes: type) -> Check:
 
 Flag = Annotated[bool, Kind(is_flag, "True or False")]
 Whole = Annotated[int, Kind(is_whole, "a whole number")]
+SEED = "a whole number from 0 to 2**63 - 1"
+Seed = Annotated[int, Kind(is_whole, SEED)]
 Bytes = Annotated[int, Kind(is_whole, "a number of bytes")]
 Number = Annotated[float, Kind(is_number, "a number")]
 Numbers = Annotated[Sequence[float], Kind(is_list(is_number), "a list of numbers")]

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import kinds, ode
 from .errors import SAMAudioError, shown
-from .kinds import Array, Bytes, Decibels, Flag, Kind, Numbers, Seconds, Whole, Word
+from .kinds import Array, Bytes, Decibels, Flag, Kind, Numbers, Seconds, Seed, Whole, Word
 from .ranking import rank
 
 RESIDUALS = ("model", "subtract")
@@ -66,7 +66,7 @@ class Settings:
     method: Word = "ab3"
     steps: Whole = 16
     times: Numbers | None = None
-    seed: Whole = 0
+    seed: Seed = 0
     noise: Array | None = None
     message: Array | None = None
     window: Seconds | None = None
@@ -84,11 +84,9 @@ class Settings:
         kinds.check(vars(self), type(self))
         if self.times is not None:
             object.__setattr__(self, "times", tuple(map(float, self.times)))
-        ode.grid(self.method, self.steps, self.times)
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise SAMAudioError(
-                f"seed must be a whole number from 0 to 2**63 - 1, not {shown(self.seed)}"
-            )
+            raise SAMAudioError(f"seed must be {kinds.SEED}, not {shown(self.seed)}")
+        ode.grid(self.method, self.steps, self.times)
         if self.window is not None and not 0 < self.window < math.inf:
             raise SAMAudioError(f"the window must last some seconds, not {self.window:g}")
         if not 0 <= self.overlap < (math.inf if self.window is None else self.window):
