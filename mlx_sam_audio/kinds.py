@@ -51,6 +51,13 @@ def is_number(value: object) -> bool:
     return True
 
 
+def native(value: object) -> object:
+    """Python's number for any library's, which JSON does not know and whose sums may overflow."""
+    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def is_text(value: object) -> bool:
     """A string that can be encoded: what a terminal hands over may be no UTF-8."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
@@ -66,7 +73,7 @@ def is_array(value: object) -> bool:
         return True
     try:
         return np.asarray(value).dtype.kind in "fiub"
-    except (ValueError, TypeError, OverflowError):
+    except Exception:  # noqa: BLE001 - whatever it is, NumPy may take it for a list
         return False
 
 

@@ -82,6 +82,8 @@ class Settings:
 
     def __post_init__(self):
         kinds.check(vars(self), type(self))
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, kinds.native(value))
         if self.times is not None:
             object.__setattr__(self, "times", tuple(map(float, self.times)))
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:

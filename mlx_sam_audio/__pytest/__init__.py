@@ -1,5 +1,5 @@
-"""--goldens DIR for this project's own tests. pytest takes a folder among its arguments for the root
-of the tests, unless it knows the option before it looks for them."""
+"""--goldens DIR for this project's own tests. pytest takes a folder among its arguments for the
+tests' root, unless it knows the option before it looks for that."""
 
 from pathlib import Path
 

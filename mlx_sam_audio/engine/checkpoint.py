@@ -66,5 +66,5 @@ def fingerprint(video: MaskedVideo | None) -> str | None:
     """The same on any machine, wherever its files lie."""
     if video is None:
         return None
-    parts = (sha256(existing(part)) if is_file(part) else part for part in (video.frames, video.mask))
-    return digest(*parts, video.start)
+    parts = video.frames, video.mask
+    return digest(*(sha256(existing(x)) if is_file(x) else x for x in parts), video.start)

@@ -105,7 +105,7 @@ def machine() -> int:
 
 def offered(limit: int | None) -> int:
     """Bytes that a run may take: its limit, or else what the machine offers."""
-    return machine() if limit is None else limit
+    return machine() if limit is None else int(limit)  # NumPy's may overflow
 
 
 @contextlib.contextmanager
