@@ -53,7 +53,7 @@ def is_number(value: object) -> bool:
 
 def native(value: object) -> object:
     """Python's number for any library's, which JSON does not know and whose sums may overflow."""
-    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+    if type(value) in (bool, int, float) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
 

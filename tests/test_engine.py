@@ -64,6 +64,11 @@ def test_another_models_mixture_is_refused(toy):
         toy.separate(other.encode(SHORT), "dog")
 
 
+def test_a_mixture_is_no_array(toy):
+    with pytest.raises(SAMAudioError, match="noise must be an array of numbers"):
+        toy.separate(WAVE, "dog", noise=toy.encode(WAVE))
+
+
 def test_candidates_of_any_length(toy):
     seen = []
 

@@ -118,6 +118,15 @@ def test_every_setting_is_reported(toy):
     assert {field.name for field in fields(Facts)} <= set(vars(toy.separate(WAVE, "dog", **FAST)))
 
 
+def test_numpys_numbers_are_reported(toy):
+    number = np.float32(0.25)
+    mine = dict(steps=np.uint8(2), seed=np.int64(3), overlap=number, ranker={"consensus": number})
+    result = toy.separate(WAVE, "dog", absent=np.float64(0), max_memory=np.uint64(2**33), **mine)
+    report = json.loads(json.dumps(result.report()))
+    assert report["ranker"] == {"consensus": 0.25}
+    assert (report["seed"], report["max_memory"], report["overlap"]) == (3, 2**33, 0.25)
+
+
 def checked(command: list[str], folder: Path, **environment: str) -> str:
     """What a type checker says of two scripts in a folder."""
     for name, text in (("right.py", SCRIPT), ("wrong.py", WRONG)):

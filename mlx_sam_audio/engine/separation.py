@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import __version__
-from ..kinds import FilePath, check
+from ..kinds import FilePath, check, native
 from ..media import sound_files
 from ..media.video import MaskedVideo
 from ..prompts import Span
@@ -112,4 +112,6 @@ def plain(value: object) -> object:
         return str(value)
     if callable(value):
         return getattr(value, "__qualname__", type(value).__qualname__)
-    return dict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {name: native(weight) for name, weight in value.items()}
+    return value
