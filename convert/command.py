@@ -1,14 +1,8 @@
 """What `python -m convert` does."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-
-import mlx.core as mx
-import numpy as np
-from mlx.utils import tree_flatten
-from tqdm import tqdm
 
 from mlx_sam_audio import __version__
 from mlx_sam_audio.command.terminal import Parser
@@ -16,19 +10,16 @@ from mlx_sam_audio.errors import SAMAudioError, plain
 from mlx_sam_audio.loading import manifest
 from mlx_sam_audio.loading.store import expanded, stamps, store
 from mlx_sam_audio.loading.strict_json import read_json
-from mlx_sam_audio.models import quantise
 from mlx_sam_audio.models.config import DTYPES
 from mlx_sam_audio.models.quantise import QuantisationConfig
 
 from . import clap, imagebind, judge, pe_a_frame, sam_audio
 from .folder import check_space, check_target, whole, write_json, write_weights
-from .rules import Rule, join, plan
 from .sources import Source
+from .tensors import Tensors
 
 KINDS = (sam_audio, pe_a_frame, judge, clap, imagebind)
 REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
-
-VISION = "vision_encoder."  # goes to files of its own, which a text prompt never reads
 
 
 def convert(
@@ -54,39 +45,14 @@ def convert(
             raise SAMAudioError(f"{repo} is converted without -q")
         given["quantisation"] = quantisation
     checkpoint = kind.checkpoint(source, dtype, **given)
-
-    network = checkpoint.network  # lazy: only its shapes are used
-    shapes = {name: value.shape for name, value in tree_flatten(network.parameters())}
-    packed = set()
-    if quantisation:
-        packed = {f"{name}.weight" for name in quantise.layers(network, quantisation.group_size)}
-    size = sum(
-        int(np.prod(shape)) * (quantisation.bits / 8 if name in packed else getattr(mx, dtype).size)
-        for name, shape in shapes.items()
-    )
-    planned = []
-    for part in checkpoint.parts:
-        module = network.pop(part.prefix) if part.prefix else network
-        rules = plan(module, part.source_name, part.weights.shapes, part.left_out)
-        planned.append((rules, part.weights, part.prefix))
-
-    def tensors(seeing: bool) -> Iterator[tuple[str, mx.array]]:
-        """Those of the vision encoder, or the others."""
-        for rules, weights, prefix in planned:
-            rules = [r for r in rules if r.parameters[0].startswith(VISION) == seeing]
-            for name, tensor in read(rules, weights, prefix, shapes, dtype):
-                if name in packed:
-                    yield from quantise.tensors(name, tensor, quantisation).items()
-                else:
-                    yield name.removeprefix(VISION), tensor
-
+    tensors = Tensors(checkpoint, dtype, quantisation)
     copies = [*checkpoint.copies, *filter(Path.is_file, source.folder.glob("LICENSE*"))]
     sources = {source.folder, *(path.parent for path in checkpoint.copies)}
     with whole(target, force, sources) as folder:
-        check_space(folder, size)
-        write_weights(folder, "model", tensors(seeing=False))
-        if any(name.startswith(VISION) for name in shapes):
-            write_weights(folder, "vision", tensors(seeing=True))
+        check_space(folder, tensors.size)
+        write_weights(folder, "model", tensors.read())
+        if tensors.sees:
+            write_weights(folder, "vision", tensors.read(seeing=True))
         for path in copies:
             shutil.copyfile(path, folder / path.name)
         converter = {"converter": f"mlx-sam-audio {__version__}"}
@@ -121,32 +87,6 @@ def recognise(source: Source) -> ModuleType:
             return kind
     known = ", ".join(kind.NAME for kind in KINDS)
     raise SAMAudioError(f"{path} describes no checkpoint that can be converted: {known}")
-
-
-def read(
-    rules: list[Rule], weights, prefix: str, shapes: dict[str, tuple], dtype: str
-) -> Iterator[tuple[str, mx.array]]:
-    """Our parameters one after the other, in `dtype`."""
-    for rule in tqdm(rules, desc=prefix or "checkpoint", disable=None, leave=False):
-        tensors = list(map(weights.read, rule.sources))
-        try:
-            values = rule.make(*tensors)
-        except (ValueError, IndexError, TypeError) as error:  # NumPy's, of unexpected shapes
-            shapes_read = ", ".join(str(tensor.shape) for tensor in tensors)
-            raise SAMAudioError(
-                f"{', '.join(rule.sources)} do not have the shapes of such weights: {shapes_read}"
-            ) from error
-        for name, value in zip(rule.parameters, values, strict=True):
-            name = join(prefix, name)
-            if value.shape != shapes[name]:
-                raise SAMAudioError(
-                    f"{', '.join(rule.sources)} give {name} the shape {value.shape} instead of "
-                    f"{shapes[name]}"
-                )
-            tensor = mx.array(np.ascontiguousarray(value)).astype(getattr(mx, dtype))
-            if not mx.isfinite(tensor).all().item():
-                raise SAMAudioError(f"{name} holds values that are not finite in {dtype}")
-            yield name, tensor
 
 
 def parser() -> Parser:
