@@ -93,7 +93,7 @@ np.datetime64("2020-01-01") np.random.default_rng(0) open("/dev/null","rb") Sett
 Settings(candidates=2) Settings(**MORE) dict(**ONE) model("demo").encode(SHORT) "/dev/full" "out/x"
 model("tiny").encode(WAVE) Path("mix.wav") (lambda*a,n=iter([0,0,1]),**k:next(n,0))
 (lambda*a,**k:None) -1.0 2.0 1e-9 64 "auto:2" "consensus" "activity" "clap:1" found SHORT
-model("pe_a_frame")""".split()
+{"consensus":np.float32(1)} np.float64(1)""".split()
 SHORT, LONG = WAVE[:4800], np.tile(WAVE, 2)[:14_000]
 ONE, PAIR, RATE = dict(method="euler", steps=1), np.stack([SHORT, SHORT / 2]), 48_000
 MORE = dict(**ONE, window=0.5, overlap=0.1)
