@@ -100,6 +100,13 @@ def test_bad_options(toy, options, message):
         toy.separate(NOISE, "dog", **options, **FEW)
 
 
+@pytest.mark.parametrize("ranker", ["activity", {"consensus": 1, "imagebind": 1}])
+def test_what_a_ranker_lacks_is_said_before_anything_is_computed(toy, ranker):
+    with pytest.raises(SAMAudioError, match='"(activity|imagebind)" needs'):
+        toy.prepare(NOISE, "dog", candidates=2, ranker=ranker, **FEW)
+    toy.prepare(NOISE, "dog", candidates=2, ranker="activity", predict_spans=max, **FEW)
+
+
 def test_consistency():
     mixture = np.sin(np.arange(1000, dtype=np.float32))
     targets = np.stack([0.5 * mixture, 0.5 * mixture, 0 * mixture])

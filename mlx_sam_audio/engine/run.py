@@ -115,6 +115,9 @@ class Run:
         if settings.predict_spans is not False and not all(item.spans for item in self.items):
             given = settings.predict_spans
             self._predictor = networks.predictor if given is True else given
+        if settings.candidates != 1 and isinstance(self._ranker, rank.Weighted):
+            told = rank.wanted(self.items[0].spans) or self._predictor is not None
+            self._ranker.check(bool(told), self.items[0].video is not None)
         self.memory = self._pieces()
         self.watch = Watch(control.progress, *self._totals())
         self._facts: Facts | None = None

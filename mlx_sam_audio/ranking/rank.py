@@ -69,9 +69,20 @@ class Weighted:
             parts |= rows
         return {"score": total, **parts}
 
+    def check(self, spans: bool, video: bool) -> None:
+        """Raises SAMAudioError if one of them needs what there will not be."""
+        for name, given in dict(activity=spans, imagebind=video).items():
+            if name in self.weights:
+                need(name, given)
+
     def networks(self) -> list[nn.Module]:
         """Those whose weights a call takes memory for."""
         return [loaded(name, self.places[name]).network for name in self.weights if name in MODELS]
+
+
+def need(name: str, given: bool) -> None:
+    if not given:
+        raise SAMAudioError(f'the ranker "{name}" needs {NEEDS[name]}: give one, or leave it out')
 
 
 def by_name(scores: np.ndarray | Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -139,8 +150,7 @@ def active(
     **known,
 ) -> np.ndarray:
     """Is there sound where "+" spans say so, and nowhere else? From 0 to 1."""
-    if not wanted(spans):
-        raise SAMAudioError('the ranker "activity" needs "+" spans: give one, or leave it out')
+    need("activity", bool(wanted(spans)))
     return agreements(candidates, sample_rate, spans)
 
 
@@ -185,8 +195,7 @@ def imagebind(
     **known,
 ) -> np.ndarray:
     """ImageBind's similarity of candidate and masked video, from -1 to 1."""
-    if video is None:
-        raise SAMAudioError('the ranker "imagebind" needs a video: give one, or leave it out')
+    need("imagebind", video is not None)
     return loaded("imagebind", place)(candidates, sample_rate, video)
 
 
@@ -206,6 +215,7 @@ def loaded(name: str, place: str | Path):
     return classes[name].from_pretrained(place)
 
 
+NEEDS = {"activity": '"+" spans', "imagebind": "a video"}
 MODELS = ("clap", "judge", "imagebind")
 RANKERS: dict[str, Ranker] = {
     "consensus": consensus,
