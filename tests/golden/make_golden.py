@@ -196,14 +196,9 @@ def goldens(model, prompts, lengths: list[int], seed: int, device: str) -> tuple
     latents = codec(plain.audios)  # (B, C, N)
     out["codec.latents"] = latents.transpose(1, 2)
 
-    decoder, hidden = codec.decoder, codec.quantizer.out_proj(latents)
     message = torch.randint(0, 2, (2 * len(waves), 16), generator=generator).float().to(device)
-    decoder.wm_model.random_message = lambda n: message[:n]
     out["input.message"] = message
-    out["codec.decoded_watermarked"] = decoder(hidden)[:, 0]
-    for layer in decoder.model:
-        hidden = layer(hidden)
-    out["codec.decoded_clean"] = decoder.wm_model.encoder_block.forward_no_conv(hidden)[:, 0]
+    out |= decoded(codec, latents, message)
 
     shape = (len(waves), latents.shape[2], 2 * latents.shape[1])
     noise = torch.randn(shape, generator=generator).to(device)
@@ -213,8 +208,25 @@ def goldens(model, prompts, lengths: list[int], seed: int, device: str) -> tuple
         inputs = model._get_forward_args(batch(name, everyone))
         out[f"velocity.{name}"] = model(noisy_audio=noise, time=time, **inputs)
 
-    # name: prompt, items, method, step size, whether to keep the waveforms
-    cases = {
+    results, cases = solved(model, batch, noise, lengths)
+    return out | results, dict(prompts=prompts, spans=spans, cases=cases)
+
+
+def decoded(codec, latents, message) -> dict:
+    """What the codec makes of latents (B, C, N), with the watermark and without."""
+    decoder, hidden = codec.decoder, codec.quantizer.out_proj(latents)
+    decoder.wm_model.random_message = lambda n: message[:n]
+    out = {"codec.decoded_watermarked": decoder(hidden)[:, 0]}
+    for layer in decoder.model:
+        hidden = layer(hidden)
+    out["codec.decoded_clean"] = decoder.wm_model.encoder_block.forward_no_conv(hidden)[:, 0]
+    return out
+
+
+def solved(model, batch, noise, lengths: list[int]) -> tuple[dict, dict]:
+    """Whole separations, and how each of them was made. batch: of a kind of prompt and items."""
+    out, everyone = {}, list(range(len(lengths)))
+    cases = {  # prompt, items, method, step size, whether to keep the waveforms
         "single": ("span", everyone[-1:], "midpoint", 2 / 32, True),
         "batch.text": ("text", everyone, "midpoint", 2 / 32, True),
         "batch.span": ("span", everyone, "midpoint", 2 / 32, True),
@@ -222,7 +234,7 @@ def goldens(model, prompts, lengths: list[int], seed: int, device: str) -> tuple
         "uneven": ("text", everyone, "euler", 0.3, False),
         "rk4": ("text", everyone, "rk4", 1 / 4, False),
     }
-    decode = codec.decode
+    codec, decode = model.audio_codec, model.audio_codec.decode
     for case, (prompt, items, method, step, waveforms) in cases.items():
         states = []
         codec.decode = lambda z, states=states: (states.append(z), decode(z))[1]
@@ -230,19 +242,14 @@ def goldens(model, prompts, lengths: list[int], seed: int, device: str) -> tuple
         frames = int(inputs.sizes.max())
         options = dict(method=method, options=dict(step_size=step))
         result = model.separate(inputs, noise=noise[items, :frames], ode_opt=options)
-        state = states[0].reshape(len(items), shape[2], frames)  # (B, 2C, N)
+        state = states[0].reshape(len(items), noise.shape[2], frames)  # (B, 2C, N)
         out[f"state.{case}"] = state.transpose(1, 2)
         for row, item in enumerate(items if waveforms else []):
             out[f"target.{case}.{row}"] = result.target[row][: lengths[item]]
             out[f"residual.{case}.{row}"] = result.residual[row][: lengths[item]]
     codec.decode = decode
     keys = ("prompt", "items", "method", "step_size", "waveforms")
-    meta = dict(
-        prompts=prompts,
-        spans=spans,
-        cases={name: dict(zip(keys, case, strict=True)) for name, case in cases.items()},
-    )
-    return out, meta
+    return out, {name: dict(zip(keys, case, strict=True)) for name, case in cases.items()}
 
 
 def vision_goldens(model, prompts, lengths, seed: int, device: str) -> tuple[dict, dict]:
