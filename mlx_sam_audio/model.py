@@ -21,7 +21,7 @@ from .loading import load
 from .loading.store import resolve
 from .media.video import MaskedVideo
 from .prompts import Span, check_prompt
-from .settings import LONG, Predict, Settings
+from .settings import LONG, Settings
 from .span_predictor import SpanPredictor
 
 P = ParamSpec("P")
@@ -37,6 +37,10 @@ Audios = Annotated[
 ]
 Lists = Annotated[
     Sequence[Sequence[Span]], Kind(kinds.is_list(kinds.anything), "a list of lists of spans")
+]
+Predictor = Annotated[
+    bool | Callable[..., Any],
+    Kind(lambda value: value is True or callable(value), "True or a span predictor"),
 ]
 Given = Annotated[Settings, Kind(kinds.one_of(Settings), "Settings")]
 
@@ -202,7 +206,7 @@ class SAMAudio(Networks):
         self,
         audio: Audio,
         description: Text,
-        predictor: Predict = True,
+        predictor: Predictor = True,
         *,
         window: Seconds = LONG,
         overlap: Seconds = Settings.overlap,

@@ -46,7 +46,8 @@ def separate(options: argparse.Namespace) -> None:
         return draw(options, seen)
     settings = settings_of(options)
     spans = check_prompt(options.description, [Span.parse(text) for text in options.span], seen)
-    paths = outputs(existing(options.input), options.output, options.rest)
+    source = existing(options.input)
+    paths = outputs(source, options.output, options.rest)
     check_extras(options)
 
     name, model = load(options)
@@ -57,7 +58,7 @@ def separate(options: argparse.Namespace) -> None:
         settings = replace(settings, predict_spans=predictor(options))
     with Bar(options.verbose) as bar:
         run = model.prepare(
-            options.input,
+            source,
             options.description,
             spans=spans,
             video=seen,
@@ -70,6 +71,8 @@ def separate(options: argparse.Namespace) -> None:
         if shown:
             offered = memory.text(memory.offered(settings.max_memory))
             print(f"memory    about {memory.text(run.memory.bytes)} of {offered}")
+        if options.verbose:
+            say(f"separating {options.description!r} {' '.join(map(str, spans))} from {source}")
         with memory.wired(settings.max_memory):
             write(run, paths)
     facts = run.facts

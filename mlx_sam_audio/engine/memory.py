@@ -35,6 +35,7 @@ class Work:
     size: int  # frames of a window
     windows: int = 1  # of the recording
     rows: int = 1  # noises that it is solved from: candidates, or items of a batch
+    together: int = 1  # states that must be solved at once
     samples: int = 0  # of waveforms that are kept until all are there
 
 
@@ -57,16 +58,16 @@ def pieces(config: ModelConfig, weights: int, work: Work, limit: int | None = No
     state = 10 * work.rows * work.frames * config.codec.codebook_dim * 4 + 4 * work.samples
     solver, codec = solver_bytes(config, work.size), codec_bytes(config)
     left = available - weights - state
-    least = max(solver, (LEAST_FRAMES + HALO) * codec)
+    least = max(work.together * solver, max(LEAST_FRAMES + HALO, 2 * work.together) * codec)
     if left < least:
         raise SAMAudioError(
             f"this needs {text(weights + state + least)} of memory, and there are "
-            f"{text(max(available, 0))}: the weights take {text(weights)}, solving "
-            f"{text(solver)}; allow more, or choose a smaller or quantised model, or a shorter "
-            "window"
+            f"{text(max(available, 0))}: the weights take {text(weights)}, what is kept "
+            f"{text(state)}, solving {text(work.together * solver)}; allow more, or choose a "
+            "smaller or quantised model, or a shorter window"
         )
     count = min(work.windows * work.rows, min(left, WORK_BYTES) // solver, MOST_WINDOWS)
-    count = max(count, 1)
+    count = max(count, work.together)
     chunk = min(min(left, WORK_BYTES) // codec - HALO, MOST_FRAMES)
     chunk = max(chunk, LEAST_FRAMES)
     # the watermark marks at least a frame of every stem at a time

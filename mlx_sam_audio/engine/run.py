@@ -148,6 +148,7 @@ class Run:
             size=self.windows.size,
             windows=1 if self._streaming else len(self.windows.starts),
             rows=self._rows,
+            together=len(self.items),
             samples=2 * self._rows * self.samples if self._rows > 1 else 0,
         )
         limit = self.settings.max_memory
