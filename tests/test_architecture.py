@@ -33,7 +33,8 @@ def named(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-MODULES = {named(path): path for path in ROOT.rglob("*.py") if not path.parent.name.startswith("__")}
+PATHS = (path for path in ROOT.rglob("*.py") if not path.parent.name.startswith("__"))
+MODULES = {named(path): path for path in PATHS}
 
 
 @functools.cache
