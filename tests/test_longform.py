@@ -302,13 +302,23 @@ def test_a_run_whose_state_cannot_be_written_goes_on(toy, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
-@pytest.mark.parametrize("content", [b"", b"PK nothing", None])
+@pytest.mark.parametrize("content", [b"", None])
 def test_a_damaged_checkpoint(tmp_path, content):
     path = tmp_path / "state"
     Checkpoint(path, {"file": "a"}, True).save(3, NOISE[:10], [])
     path.write_bytes(path.read_bytes()[:-50] if content is None else content)
     with pytest.raises(SAMAudioError, match="state is damaged: remove it"):
         Checkpoint(path, {"file": "a"}, True).load(NOISE[:10])
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_is_no_state_is_not_overwritten(toy, tmp_path, restart):
+    path, options = tmp_path / "a.wav", dict(window=0.4, overlap=0.1, steps=1, method="euler")
+    soundfile.write(path, NOISE[:900], toy.sample_rate)
+    before = path.read_bytes()
+    with pytest.raises(SAMAudioError, match="a.wav is no state of a run: give resume= another"):
+        toy.separate_long(path, "dog", resume=path, restart=restart, **options)
+    assert path.read_bytes() == before
 
 
 @pytest.fixture

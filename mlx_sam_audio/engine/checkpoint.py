@@ -22,6 +22,8 @@ class Checkpoint:
 
     def load(self, noise: np.ndarray) -> tuple[int, np.ndarray, list[np.ndarray]]:
         """Evaluations done, the state and the slopes kept; the beginning if nothing was saved."""
+        if is_foreign(self.path):
+            raise SAMAudioError(f"{self.path} is no state of a run: give resume= another file")
         if not self._resume or not os.path.lexists(self.path):
             return 0, noise, []
         try:
@@ -52,6 +54,15 @@ class Checkpoint:
         except SAMAudioError as error:
             self._saves = False
             note(f"this run cannot be resumed if it is interrupted: {error}")
+
+
+def is_foreign(path: Path) -> bool:
+    """Is it somebody's file, which is not to be overwritten?"""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with open(existing(path), "rb") as file:
+        start = file.read(42)
+    return start[:2] != b"PK" or start[30:] != b"identity.npy"  # the first array of `save`
 
 
 def beside(output: Path) -> Path:
