@@ -12,20 +12,7 @@ UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)  # formats of wav files
 PIPED = 2**31 - 2**16  # bytes; programs that do not know how many write so many or more
 SLACK = 0.1, 4096  # seconds and samples that encoders add or headers round away
 # formats whose headers tell how long the sound is; for the others FFmpeg guesses
-TELLING = {
-    "mov",
-    "matroska",
-    "webm",
-    "wav",
-    "w64",
-    "flac",
-    "caf",
-    "aiff",
-    "asf",
-    "tta",
-    "wv",
-    "ape",
-}
+TELLING = frozenset("mov matroska webm wav w64 flac caf aiff asf tta wv ape".split())
 
 
 def compare(path: Path, seconds: float, rate: int, broken: bool = False) -> None:
