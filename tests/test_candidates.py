@@ -90,6 +90,7 @@ def test_auto_goes_on_while_the_best_two_are_close(toy, scores, count):
         (dict(candidates=2, ranker="judge:high"), 'write "judge"'),
         (dict(candidates=2, noise=mx.zeros((1, 50, 8))), "belong to one candidate"),
         (dict(candidates=2, ranker=lambda *a, **k: np.zeros(3)), "the ranker returned"),
+        (dict(candidates=2, ranker=lambda *a, **k: "ab"), "the ranker returned 'ab' as score, not"),
         (dict(candidates=2, ranker=lambda *a, **k: np.array([1, np.nan])), "the ranker returned"),
         (dict(candidates=2, ranker=lambda *a, **k: {"x": np.zeros(3)}), "as x of 2 candidates"),
         (dict(candidates=2, ranker=lambda *a, **k: {}), "returned no scores"),

@@ -55,6 +55,12 @@ def fake(latents, descriptions, samples, **windows):
     return [FOUND] * len(descriptions)
 
 
+@pytest.mark.parametrize("found", [None, "a", [], [FOUND, FOUND], 5])
+def test_what_is_no_list_of_spans_for_each_description_is_refused(tiny, found):
+    with pytest.raises(SAMAudioError, match="the span predictor returned .*, not spans for each"):
+        tiny.separate(WAVE, "dog", predict_spans=lambda *a, **k: found, **FEW)
+
+
 def test_they_are_like_given_ones(tiny):
     given = tiny.separate(WAVE, "dog", spans=FOUND, **FEW)
     found = tiny.separate(WAVE, "dog", predict_spans=fake, **FEW)

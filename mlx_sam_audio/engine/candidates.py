@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import SAMAudioError
+from ..errors import SAMAudioError, shown
+from ..kinds import is_array
 from ..ranking.rank import first
 from ..settings import Settings
 
@@ -47,8 +48,11 @@ def decided(scores: Sequence[float]) -> bool:
 
 def checked(scores: object, count: int) -> Scores:
     scores = scores if isinstance(scores, Mapping) else {"score": scores}
-    rows = {name: np.array(row, dtype=np.float64) for name, row in scores.items()}
-    for name, row in rows.items():
+    rows = {}
+    for name, row in scores.items():
+        if not is_array(row):
+            raise SAMAudioError(f"the ranker returned {shown(row)} as {name}, not numbers")
+        rows[name] = row = np.array(row, dtype=np.float64)
         if row.shape != (count,) or not np.isfinite(row).all():
             raise SAMAudioError(f"the ranker returned {row} as {name} of {count} candidates")
     if not rows:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..errors import SAMAudioError
+from ..errors import SAMAudioError, shown
+from ..kinds import anything, is_list
 from ..prompts import Span, check_prompt
 from .networks import Networks
+
+is_rows = is_list(anything)
 
 
 def predicted(
@@ -31,6 +34,11 @@ def predicted(
         )
     batch = mx.array(np.stack(latents))
     found = predictor(batch, list(descriptions), samples=list(samples), **windows)
+    if not is_rows(found) or len(found) != len(descriptions):
+        raise SAMAudioError(
+            f"the span predictor returned {shown(found)}, not spans for each of "
+            f"{len(descriptions)} descriptions"
+        )
     for description, row in zip(descriptions, found, strict=True):
         check_prompt(description, row)
     return [row if isinstance(row, tuple) else tuple(row) for row in found]
