@@ -136,7 +136,9 @@ def stopped(what: str, name: str, moment: str, times: str = "1") -> None:
         process.send_signal(getattr(signal, f"SIG{name}"))
         time.sleep(0.01)
     status, said = ended(process)
-    if status or said:  # or else it had ended before
+    complete = Path("out").exists() if what == "convert" else bool(stems())
+    over = status in (0, -getattr(signal, f"SIG{name}")) and not said
+    if not (over and complete):  # or else Python was at its own end, where signals are Python's
         refused(status, said, SIGNALS[name])
         left(".o.wav.resume")
 
