@@ -26,14 +26,15 @@ process: dict[str, int] = {}  # in which MLX was used; its threads do not surviv
 
 
 def public(method: Callable[P, R]) -> Callable[P, R]:
-    """A method whose arguments are of the kinds it is annotated with, and which only one thread
-    runs at a time."""
+    """A method whose arguments are of the kinds it is annotated with, which only one thread runs at
+    a time, and which ends when its argument `cancel`, if it has one, says so."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)
     def call(self, *arguments, **keywords):
-        kinds.check(signature.bind(self, *arguments, **keywords).arguments, method)
-        with alone(self):
+        given = signature.bind(self, *arguments, **keywords).arguments
+        kinds.check(given, method)
+        with alone(self, given.get("cancel")):
             return method(self, *arguments, **keywords)
 
     return call

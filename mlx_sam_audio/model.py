@@ -28,16 +28,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Spans = Annotated[Sequence[Span], Kind(kinds.is_list(kinds.anything), "a list of spans")]
 Video = Annotated[MaskedVideo, Kind(kinds.one_of(MaskedVideo), "a MaskedVideo")]
-Videos = Annotated[
-    Sequence[MaskedVideo | None],
-    Kind(kinds.is_list(kinds.one_of(MaskedVideo, type(None))), "a list of MaskedVideo or None"),
-]
-Audios = Annotated[
-    Sequence[Audio], Kind(kinds.is_list(is_audio), "a list of paths or arrays of samples")
-]
-Lists = Annotated[
-    Sequence[Sequence[Span]], Kind(kinds.is_list(kinds.anything), "a list of lists of spans")
-]
+are_videos = kinds.is_list(kinds.one_of(MaskedVideo, type(None)))
+Videos = Annotated[Sequence[MaskedVideo | None], Kind(are_videos, "a list of MaskedVideo or None")]
+are_audios = kinds.is_list(is_audio)
+Audios = Annotated[Sequence[Audio], Kind(are_audios, "a list of paths or arrays of samples")]
+are_lists = kinds.is_list(kinds.anything)
+Lists = Annotated[Sequence[Sequence[Span]], Kind(are_lists, "a list of lists of spans")]
 Predictor = Annotated[
     bool | Callable[..., Any],
     Kind(lambda value: value is True or callable(value), "True or a span predictor"),
@@ -198,8 +194,7 @@ class SAMAudio(Networks):
         cancel: Cancel | None = None,
     ) -> Mixture:
         """Encode audio once, for any number of prompts. max_memory: bytes that it is cut to fit."""
-        with alone(self, cancel):
-            return encoded(self, audio, max_memory, progress)
+        return encoded(self, audio, max_memory, progress)
 
     @public
     def predict_spans(
@@ -221,8 +216,7 @@ class SAMAudio(Networks):
         """
         check_prompt(description, ())
         window_frames(self, window, overlap)
-        with alone(self, cancel):
-            finder = self.predictor if predictor is True else predictor
-            mixture = encoded(self, audio, max_memory, progress, part_of(finder, "network"))
-            heard = [mixture[:]], [mixture.samples], [description]
-            return predicted(self, finder, *heard, window=window, overlap=overlap)[0]
+        finder = self.predictor if predictor is True else predictor
+        mixture = encoded(self, audio, max_memory, progress, part_of(finder, "network"))
+        heard = [mixture[:]], [mixture.samples], [description]
+        return predicted(self, finder, *heard, window=window, overlap=overlap)[0]

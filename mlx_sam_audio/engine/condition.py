@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -11,15 +10,10 @@ from ..media.video import Features
 from ..models.dit import Moment
 from ..models.sam_audio import Condition
 from ..prompts import PADDING
+from .mixture import Mixture
 from .networks import Networks
 
 Place = tuple[int, int]  # an item, and the first frame of a window of it
-
-
-class Latents(Protocol):
-    """Latents (N, C), which may be encoded when they are asked for."""
-
-    def __getitem__(self, cut: slice) -> np.ndarray: ...
 
 
 @dataclass(eq=False)
@@ -27,7 +21,7 @@ class Conditions:
     """Conditions of any windows of the items of a batch, N frames long."""
 
     networks: Networks
-    latents: Sequence[Latents]
+    latents: Sequence[Mixture | np.ndarray]  # (N, C) of each item
     text: mx.array  # (items, L, d_model)
     text_mask: mx.array  # (items, L)
     moments: dict[float, Moment]

@@ -69,8 +69,7 @@ class Mixture:
         return self._done == len(self)
 
     def __str__(self) -> str:
-        is_file = isinstance(self.source, audio_files.Recording)
-        return str(self.source) if is_file else "the audio"
+        return "the audio" if isinstance(self.source, np.ndarray) else str(self.source)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Consecutive pieces (t,) of the samples."""
@@ -124,8 +123,7 @@ class Mixture:
 
     def fingerprint(self) -> str:
         """The same on any machine."""
-        is_array = isinstance(self.source, np.ndarray)
-        return digest(self.source) if is_array else sha256(self.source)
+        return (digest if isinstance(self.source, np.ndarray) else sha256)(self.source)
 
 
 def is_audio(value: object) -> bool:

@@ -36,6 +36,7 @@ class Field:
         self._conditions, self._windows, self._watch = conditions, windows, watch
         self._weights = windows.weights()[..., None]
         pairs = [(k, row) for k in range(len(windows.starts)) for row in range(len(items))]
+        self.evaluations = len(pairs)  # that one slope takes
         self._groups = [pairs[i : i + at_once] for i in range(0, len(pairs), at_once)]
         self._items = items
 
@@ -60,11 +61,6 @@ class Field:
                     yield first, done, held[: done - first]
                     first, held = done, held[done - first :]
             self._watch.advance("solve", len(group))
-
-    @property
-    def evaluations(self) -> int:
-        """Of windows, that one slope takes."""
-        return sum(map(len, self._groups))
 
 
 def solve(
