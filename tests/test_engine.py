@@ -51,9 +51,10 @@ def test_a_mixture_is_encoded_once_for_any_prompt(toy, monkeypatch):
 
 
 def test_a_shorter_mixture_of_a_batch_is_padded_as_its_samples_are(toy):
-    options = dict(window=None, **FEW)
-    expected = toy.separate_batch([WAVE, SHORT], ["dog", "cat"], **options)
-    found = toy.separate_batch([toy.encode(WAVE), toy.encode(SHORT)], ["dog", "cat"], **options)
+    expected, seen = toy.separate_batch([WAVE, SHORT], ["dog", "cat"], **FEW), []
+    encoded = [toy.encode(WAVE), toy.encode(SHORT)]
+    found = toy.separate_batch(encoded, ["dog", "cat"], progress=seen.append, **FEW)
+    assert max(now.fraction for now in seen) == 1
     for one, other in zip(expected, found, strict=True):
         assert mx.array_equal(one.target, other.target)
 
@@ -167,6 +168,16 @@ def test_a_run_that_was_cancelled_goes_on(toy, tmp_path, options):
     assert mx.array_equal(found.target, whole.target)
     assert len([now for now in seen if now.stage == "solve"]) < len(solves) / 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_made_once(toy):
+    run = toy.prepare(SHORT, "dog", **FEW)
+    with pytest.raises(SAMAudioError, match="not complete"):
+        run.facts.report()
+    assert sum(len(chunk.target) for chunk in run) == len(SHORT)
+    with pytest.raises(SAMAudioError, match="made once"):
+        list(run)
+    assert run.facts.report()["windows"] == 1
 
 
 def test_a_run_starts_over_if_it_is_told(toy, tmp_path):

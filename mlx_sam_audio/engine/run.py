@@ -120,7 +120,7 @@ class Run:
             self._ranker.check(bool(told), self.items[0].video is not None)
         self.memory = self._pieces()
         self.watch = Watch(control.progress, *self._totals())
-        self._facts: Facts | None = None
+        self._begun, self._facts = False, None
         self._checkpoints: list[Path] = []
 
     def _refuse(self, items: int) -> None:
@@ -156,13 +156,11 @@ class Run:
 
     def _totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """Units of each stage, and the work of one."""
-        config, encoded = self.networks.config, [item.mixture.encoded for item in self.items]
+        config, mixtures = self.networks.config, [item.mixture for item in self.items]
+        ready = [mixture.encoded and mixture.samples == self.samples for mixture in mixtures]
         totals = {
             "load": 1,
-            "encode": sum(
-                0 if done else len(item.mixture)
-                for item, done in zip(self.items, encoded, strict=True)
-            ),
+            "encode": sum(len(m) for m, done in zip(mixtures, ready, strict=True) if not done),
             "solve": self._rows * len(self.windows.starts) * len(self.plan),
             "rank": 0 if self.settings.candidates == 1 else self._rows,
             "decode": self._rows * self._stems * self.windows.frames,
@@ -205,6 +203,9 @@ class Run:
             path.unlink(missing_ok=True)
 
     def _chunks(self) -> Iterator[Chunk]:
+        if self._begun:
+            raise SAMAudioError("a run is made once: prepare another one")
+        self._begun = True
         self.watch.start()
         conditions, presence = self.conditions(), []
         if self._rows > 1:
