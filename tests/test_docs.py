@@ -8,7 +8,6 @@ import argparse
 import ast
 import importlib
 import re
-import runpy
 import shlex
 import shutil
 import sys
@@ -16,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +95,17 @@ def parser_of(program: str, arguments: Sequence[str]) -> argparse.ArgumentParser
         parse_args(parser, *given)
         raise Parsed(parser)
 
-    start = runpy.run_path if program.endswith(".py") else runpy.run_module
+    path, room = ROOT / program, None
+    if not program.endswith(".py"):  # runpy cannot start what pytest imports
+        spec = find_spec(program)
+        spec = find_spec(f"{program}.__main__") if spec.submodule_search_locations else spec
+        path, room = Path(spec.origin), spec.parent
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Parsed) as found:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         patch.setattr(sys, "argv", [program, *arguments])
         patch.chdir(ROOT)
-        start(program, run_name="__main__")
+        names = {"__name__": "__main__", "__package__": room, "__file__": str(path)}
+        exec(compile(path.read_text(), path, "exec"), names)
     return found.value.args[0]
 
 
