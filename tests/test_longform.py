@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from benchmarks import parity
 from mlx_sam_audio import Cancelled, SAMAudioError, SAMAudioWarning, Span
 from mlx_sam_audio.engine import draws, memory
-from mlx_sam_audio.engine.checkpoint import Checkpoint
+from mlx_sam_audio.engine.checkpoint import Checkpoint, beside
 from mlx_sam_audio.engine.condition import Conditions
 from mlx_sam_audio.engine.solve import Field, follow, solve
 from mlx_sam_audio.engine.windows import Windows
@@ -319,6 +319,14 @@ def test_what_is_no_state_is_not_overwritten(toy, tmp_path, restart):
     with pytest.raises(SAMAudioError, match="a.wav is no state of a run: give resume= another"):
         toy.separate_long(path, "dog", resume=path, restart=restart, **options)
     assert path.read_bytes() == before
+
+
+def test_what_lies_under_the_name_of_a_state_is_overwritten(toy, tmp_path):
+    """As the command names it, beside its output."""
+    path = beside(tmp_path / "a.wav")
+    path.write_bytes(b"left by a crash")
+    result = toy.separate(NOISE[:400], "dog", resume=path, restart=True, **FAST)
+    assert len(result.target) == 400 and not path.exists()
 
 
 @pytest.fixture

@@ -57,8 +57,9 @@ class Checkpoint:
 
 
 def is_foreign(path: Path) -> bool:
-    """Is it somebody's file, which is not to be overwritten?"""
-    if not path.is_file() or not path.stat().st_size:
+    """Is it somebody's file, which is not to be overwritten? Names that `beside` makes are ours."""
+    ours = path.name.startswith(".") and ".resume" in path.suffixes
+    if ours or not path.is_file() or not path.stat().st_size:
         return False
     with open(existing(path), "rb") as file:
         start = file.read(42)
