@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_sam_audio.errors import SAMAudioError
+from mlx_sam_audio.files import sha256
 from mlx_sam_audio.loading.hub import download, is_repo
-from mlx_sam_audio.loading.manifest import sha256
 from mlx_sam_audio.loading.store import expanded, nearest
 from mlx_sam_audio.loading.weights import header
 

@@ -139,7 +139,6 @@ Latents = Annotated[
     mx.array | np.ndarray | Sequence[Any], Kind(is_array, "an array of a codec's latents")
 ]
 Lengths = Annotated[Sequence[int], Kind(is_list(is_whole), "lengths in samples")]
-Function = Annotated[Callable[..., Any], Kind(callable, "a function")]
 
 
 def kind_of(annotation: object) -> Kind | None:

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from . import kinds
 from .calls import alone, public
-from .engine.mixture import Audio, Mixture, is_audio
+from .engine.mixture import Audio, Mixture, encoded, is_audio
 from .engine.networks import Networks
 from .engine.predict import part_of, predicted
-from .engine.run import Cancel, Control, Item, Run, Tell, encoded
+from .engine.progress import Tell
+from .engine.run import Cancel, Control, Item, Run
 from .engine.separation import Chunk, Separation
 from .engine.windows import window_frames
 from .errors import SAMAudioError

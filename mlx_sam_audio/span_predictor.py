@@ -6,7 +6,6 @@ N latent frames, C channels.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +15,6 @@ from .engine.windows import Windows
 from .errors import SAMAudioError, check_finite
 from .kinds import Latents, Lengths, Number, Seconds, Texts, as_array
 from .loading import load
-from .loading.tokenizers import JSONTokenizer
 from .models.pe_a_frame import PEAudioFrame, SpanPredictorConfig
 from .prompts import Span
 
@@ -40,25 +38,8 @@ class Predicted(tuple):
         return float(self.probabilities[int(first) : math.ceil(last)].max(initial=0.0))
 
 
-class SpanPredictor:
-    """A loaded model. Its methods are pure functions of their arguments."""
-
-    def __init__(
-        self, config: SpanPredictorConfig, network: PEAudioFrame, tokenizer: JSONTokenizer
-    ):
-        self.config = config
-        self.network = network
-        self.tokenizer = tokenizer
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
-    ) -> "SpanPredictor":
-        """Load a converted model, as `SAMAudio.from_pretrained` does."""
-        folder, config, network = load.auxiliary(
-            name, revision, SpanPredictorConfig, PEAudioFrame, verify
-        )
-        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
+class SpanPredictor(load.Auxiliary):
+    NAME, CONFIG, NETWORK = NAME, SpanPredictorConfig, PEAudioFrame
 
     @public
     def __call__(

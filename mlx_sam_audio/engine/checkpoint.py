@@ -29,10 +29,10 @@ class Checkpoint:
         try:
             with np.load(existing(self.path), allow_pickle=False) as saved:
                 identity, done = json.loads(str(saved["identity"])), int(saved["done"])
-                x, slopes, sha256 = saved["x"], list(saved["slopes"]), str(saved["sha256"])
+                x, slopes, seal = saved["x"], list(saved["slopes"]), str(saved["sha256"])
         except Exception:  # noqa: BLE001 - zipfile, zlib and numpy raise all kinds for damaged files
-            sha256 = None
-        if sha256 is None or sha256 != digest(identity, done, x, *slopes):
+            seal = None
+        if seal is None or seal != digest(identity, done, x, *slopes):
             raise SAMAudioError(f"{self.path} is damaged: remove it, or start without --resume")
         changed = [name for name, value in self._identity.items() if identity.get(name) != value]
         if changed:
@@ -46,11 +46,11 @@ class Checkpoint:
         """Nothing is lost if that is impossible, say for want of room, but the chance to resume."""
         if not self._saves:
             return
-        sha256 = digest(self._identity, done, x, *slopes)
+        seal = digest(self._identity, done, x, *slopes)
         values = dict(identity=json.dumps(self._identity), done=done, x=x, slopes=slopes)
         try:
             with whole(self.path) as (part,), open(part, "wb") as file:
-                np.savez(file, **values, sha256=sha256)
+                np.savez(file, **values, sha256=seal)
         except SAMAudioError as error:
             self._saves = False
             note(f"this run cannot be resumed if it is interrupted: {error}")

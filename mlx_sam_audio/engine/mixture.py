@@ -1,10 +1,11 @@
 """What is separated: a recording's samples and latents."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from ..calls import go_on
@@ -15,8 +16,9 @@ from ..media import audio as audio_files
 from ..media.decoding import BLOCK
 from ..models import chunks
 from ..settings import digest
-from .networks import Networks
-from .progress import Watch
+from . import memory
+from .networks import Networks, weight_bytes
+from .progress import Tell, Watch
 
 WRONG_LENGTH = "the file is not as long as its header says: convert it to wav"
 
@@ -89,10 +91,13 @@ class Mixture:
     def encode(self, frames: int, watch: Watch) -> None:
         """Encode so many frames at a time, when somebody asks for them."""
         if self._pieces is None:
-            self._pieces = self._encode(frames, watch)
+            self._pieces = self._encode(self.blocks(), frames, watch)
 
-    def _encode(self, frames: int, watch: Watch) -> Iterator[np.ndarray]:
-        blocks = (block[None] for block in self.blocks())
+    def _encode(
+        self, blocks: Iterable[np.ndarray], frames: int, watch: Watch
+    ) -> Iterator[np.ndarray]:
+        """Consecutive latents (n, C) of blocks of samples (t,)."""
+        blocks = (block[None] for block in blocks)
         for latents, _ in chunks.encode(self.codec, blocks, frames):
             piece = np.array(latents[0].astype(mx.float32))
             watch.advance("encode", len(piece))
@@ -116,10 +121,8 @@ class Mixture:
         pads with silence before it encodes them. frames: encoded at a time."""
         if samples == self.samples:
             return self[:]
-        wave = np.pad(self.wave(), (0, samples - self.samples))[None]
-        pieces = [z for z, _ in chunks.encode(self.codec, [wave], frames)]
-        watch.advance("encode", len(self))
-        return np.array(mx.concatenate(pieces, axis=1)[0].astype(mx.float32))
+        wave = np.pad(self.wave(), (0, samples - self.samples))
+        return np.concatenate(list(self._encode([wave], frames, watch)))
 
     def fingerprint(self) -> str:
         """The same on any machine."""
@@ -154,3 +157,24 @@ def mono(audio: np.ndarray | mx.array, sample_rate: int) -> np.ndarray:
     if len(wave) == 0:
         raise SAMAudioError("the audio holds no samples")
     return audio_files.sound(wave, "the audio")
+
+
+def encoded(
+    networks: Networks,
+    audio: Audio,
+    max_memory: int | None = None,
+    tell: Tell | None = None,
+    beside: nn.Module | None = None,
+) -> Mixture:
+    """Audio with all of its latents. beside: another network in use."""
+    mixture = Mixture.of(networks, audio)
+    if mixture.encoded:
+        return mixture
+    weights = weight_bytes(filter(None, [networks.network, beside]))
+    work = memory.Work(frames=len(mixture), size=1)  # nothing is solved
+    pieces = memory.pieces(networks.config, weights, work, max_memory)
+    watch = Watch(tell, {"encode": len(mixture)}, {"encode": 1.0})
+    networks.read_weights()
+    mixture.encode(pieces.frames, watch)
+    mixture[:]
+    return mixture

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..prompts import Span
 from ..ranking.metrics import level
+from ..settings import Settings
 
 WINDOW = 1.0  # seconds
 FADE = 0.05  # seconds
@@ -38,7 +39,10 @@ class Meter:
     """
 
     def __init__(
-        self, sample_rate: int, predicted: Sequence[Span] | None = None, absent: float = -20.0
+        self,
+        sample_rate: int,
+        predicted: Sequence[Span] | None = None,
+        absent: float = Settings.absent,
     ):
         self.sample_rate, self._predicted, self._absent = sample_rate, predicted, absent
         self._start, self._held = 0, np.zeros((2, 0), np.float32)

@@ -3,21 +3,22 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 from ..calls import go_on
+from ..kinds import Kind
 from ..models.dacvae import CodecConfig
 from ..models.dit import TransformerConfig
-
-STAGES = ("load", "encode", "solve", "rank", "decode", "write")
 
 
 @dataclass(frozen=True)
 class Progress:
     """What `progress=` is told.
 
-    done, total: of the stage: latent frames that were encoded; evaluations of windows; candidates
-    that were ranked; latent frames that were decoded, of all stems. fraction: of the whole run's
-    work, 0 to 1. seconds_left: an estimate, None before there is one.
+    stage: "load", "encode", "solve", "rank", "decode" or "write". done, total: of the stage: latent
+    frames that were encoded; evaluations of windows; candidates that were ranked; latent frames
+    that were decoded, of all stems. fraction: of the whole run's work, 0 to 1. seconds_left: an
+    estimate, None before there is one.
     """
 
     stage: str
@@ -25,6 +26,9 @@ class Progress:
     total: int
     fraction: float
     seconds_left: float | None
+
+
+Tell = Annotated[Callable[[Progress], object], Kind(callable, "a function")]
 
 
 class Watch:

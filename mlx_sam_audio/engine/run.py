@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from ..calls import alone, stepwise
@@ -24,7 +24,7 @@ from .mixture import Audio, Mixture
 from .networks import Networks, weight_bytes
 from .predict import part_of, predicted
 from .presence import Presence
-from .progress import Progress, Watch, costs
+from .progress import Tell, Watch, costs
 from .separation import Chunk, Facts, Separation
 from .solve import Field, follow, solve
 from .windows import Windows, window_frames
@@ -62,7 +62,6 @@ class Item:
         return Features(networks.vision, size, self.aligned_video(), times)
 
 
-Tell = Annotated[Callable[[Progress], object], Kind(callable, "a function")]
 Cancel = Annotated[Callable[[], bool], Kind(callable, "a function")]
 
 
@@ -157,10 +156,10 @@ class Run:
     def _totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """Units of each stage, and the work of one."""
         config, mixtures = self.networks.config, [item.mixture for item in self.items]
-        ready = [mixture.encoded and mixture.samples == self.samples for mixture in mixtures]
+        ready = sum(mixture.encoded and mixture.samples == self.samples for mixture in mixtures)
         totals = {
             "load": 1,
-            "encode": sum(len(m) for m, done in zip(mixtures, ready, strict=True) if not done),
+            "encode": (len(mixtures) - ready) * self.windows.frames,
             "solve": self._rows * len(self.windows.starts) * len(self.plan),
             "rank": 0 if self.settings.candidates == 1 else self._rows,
             "decode": self._rows * self._stems * self.windows.frames,
@@ -367,32 +366,15 @@ class Run:
         if seeds[0] != self.settings.seed:  # a later round of candidates
             path = path.with_name(f"{path.name}.{seeds[0]}")
         self._checkpoints.append(path)
+        identity = {**self._identity, "setting": digest(self.settings.fingerprint(), seeds)}
+        return Checkpoint(path, identity, not self._control.restart)
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        """Fingerprints of what all rounds of candidates share; files are read whole for them."""
         prompts = [(item.description, item.spans, fingerprint(item.video)) for item in self.items]
-        identity = {
+        return {
             "file": digest(*(item.mixture.fingerprint() for item in self.items)),
             "model": self.networks.fingerprint(),
             "prompt": digest(prompts),
-            "setting": digest(self.settings.fingerprint(), seeds),
         }
-        return Checkpoint(path, identity, not self._control.restart)
-
-
-def encoded(
-    networks: Networks,
-    audio: Audio,
-    max_memory: int | None = None,
-    tell: Tell | None = None,
-    beside: nn.Module | None = None,
-) -> Mixture:
-    """Audio with all of its latents. beside: another network in use."""
-    mixture = Mixture.of(networks, audio)
-    if mixture.encoded:
-        return mixture
-    weights = weight_bytes(filter(None, [networks.network, beside]))
-    work = memory.Work(frames=len(mixture), size=1)  # nothing is solved
-    pieces = memory.pieces(networks.config, weights, work, max_memory)
-    watch = Watch(tell, {"encode": len(mixture)}, {"encode": 1.0})
-    networks.read_weights()
-    mixture.encode(pieces.frames, watch)
-    mixture[:]
-    return mixture

@@ -1,6 +1,7 @@
 """The networks in a model folder, with their configurations and tokenizers."""
 
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import mlx.nn as nn
 
@@ -12,8 +13,11 @@ from ..models.vision import VisionEncoder
 from . import manifest
 from .store import resolve, stamps
 from .strict_json import read_json
-from .tokenizers import SentencePieceTokenizer
+from .tokenizers import JSONTokenizer, SentencePieceTokenizer
 from .weights import fill
+
+T = TypeVar("T", bound="Auxiliary")
+USUAL = Path()  # stands for a kind's own name in the local store
 
 
 def load(folder: Path, verify: bool = False) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
@@ -37,17 +41,32 @@ def load_vision(folder: Path) -> VisionEncoder:
     return fill(VisionEncoder(config.vision), folder, config.dtype, "vision")
 
 
-def auxiliary(
-    name: str | Path,
-    revision: str | None,
-    kind: type[Stored],
-    network: type[nn.Module],
-    verify: bool = False,
-) -> tuple[Path, Stored, nn.Module]:
-    """Folder, configuration and network of a model other than the separation model."""
-    folder = resolve(name, revision)
-    config = read(kind, folder, verify)
-    return folder, config, fill(network(config), folder, config.dtype)
+class Auxiliary:
+    """A loaded model other than the separation model: a network, and what goes with it. Its methods
+    are pure functions of their arguments."""
+
+    NAME: ClassVar[str]  # in the local store
+    CONFIG: ClassVar[type[Stored]]
+    NETWORK: ClassVar[type[nn.Module]]
+
+    def __init__(self, config: Any, network: Any, tokenizer: JSONTokenizer | None = None):
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_pretrained(
+        cls: type[T],
+        name: str | Path = USUAL,
+        revision: str | None = None,
+        verify: bool = False,
+    ) -> T:
+        """Load a converted model, as `SAMAudio.from_pretrained` does."""
+        folder = resolve(cls.NAME if name is USUAL else name, revision)
+        config = read(cls.CONFIG, folder, verify)
+        network, text = cls.NETWORK(config), getattr(config, "text", None)
+        tokenizer = text and JSONTokenizer(folder / "tokenizer.json", text)
+        return cls(config, fill(network, folder, config.dtype), tokenizer)
 
 
 def read(kind: type[Stored], folder: Path, verify: bool = False) -> Stored:

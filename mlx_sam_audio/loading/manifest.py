@@ -7,7 +7,6 @@ files; large ones are read whole once in each place that a model lies in, or whe
 import contextlib
 import hashlib
 import json
-import math
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 from tqdm import tqdm
 
 from ..errors import SAMAudioError
-from ..files import reason
+from ..files import reason, sha256
 from ..models.schema import Wrong, parse
 from .strict_json import read_json
 
@@ -127,16 +126,6 @@ def remember(folder: Path, entries: dict[str, Entry], stamps: Path) -> None:
         if large(entries):
             stamps.mkdir(parents=True, exist_ok=True)
             stamp(folder, entries, stamps).touch()
-
-
-def sha256(path: Path, size: float = math.inf) -> str:
-    """Of a file, or of its first bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(int(min(size, 2**20))):
-            digest.update(block)
-            size -= len(block)
-    return digest.hexdigest()
 
 
 def header_sha256(path: Path) -> str:

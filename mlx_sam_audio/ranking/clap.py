@@ -3,8 +3,6 @@
 Follows LAION-AI/CLAP as sam-audio's ranker uses it (sam_audio/ranking/clap.py). T samples.
 """
 
-from pathlib import Path
-
 import mlx.core as mx
 import numpy as np
 
@@ -12,28 +10,14 @@ from ..calls import public
 from ..errors import SAMAudioError, check_finite
 from ..kinds import Hertz, Samples, Text
 from ..loading import load
-from ..loading.tokenizers import JSONTokenizer
 from ..media import audio
 from ..models.clap import ClapConfig, ClapNetwork
 
 NAME = "clap"
 
 
-class CLAP:
-    """A loaded model. A call is a pure function of its arguments."""
-
-    def __init__(self, config: ClapConfig, network: ClapNetwork, tokenizer: JSONTokenizer):
-        self.config = config
-        self.network = network
-        self.tokenizer = tokenizer
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
-    ) -> "CLAP":
-        """Load a converted model, as `SAMAudio.from_pretrained` does."""
-        folder, config, network = load.auxiliary(name, revision, ClapConfig, ClapNetwork, verify)
-        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
+class CLAP(load.Auxiliary):
+    NAME, CONFIG, NETWORK = NAME, ClapConfig, ClapNetwork
 
     @property
     def sample_rate(self) -> int:

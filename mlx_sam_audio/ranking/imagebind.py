@@ -6,7 +6,6 @@ Follows facebookresearch/sam-audio (sam_audio/ranking/imagebind.py) and facebook
 
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated
 
 import mlx.core as mx
@@ -32,22 +31,8 @@ Shown = Annotated[
 ]
 
 
-class ImageBind:
-    """A loaded model. A call is a pure function of its arguments."""
-
-    def __init__(self, config: ImageBindConfig, network: ImageBindNetwork):
-        self.config = config
-        self.network = network
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
-    ) -> "ImageBind":
-        """Load a converted model, as `SAMAudio.from_pretrained` does."""
-        _, config, network = load.auxiliary(
-            name, revision, ImageBindConfig, ImageBindNetwork, verify
-        )
-        return cls(config, network)
+class ImageBind(load.Auxiliary):
+    NAME, CONFIG, NETWORK = NAME, ImageBindConfig, ImageBindNetwork
 
     @public
     def __call__(self, candidates: Samples, sample_rate: Hertz, video: Shown) -> np.ndarray:

@@ -4,7 +4,6 @@ Follows facebookresearch/sam-audio (sam_audio/ranking/judge.py). T samples, N fr
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +12,6 @@ from ..calls import go_on, public
 from ..errors import SAMAudioError, check_finite
 from ..kinds import Samples, Text
 from ..loading import load
-from ..loading.tokenizers import JSONTokenizer
 from ..models import chunks
 from ..models.judge import JudgeConfig, JudgeNetwork
 
@@ -31,21 +29,8 @@ class Scores:
     faithfulness: float  # does it sound as it did in the mixture?
 
 
-class Judge:
-    """A loaded model. A call is a pure function of its arguments."""
-
-    def __init__(self, config: JudgeConfig, network: JudgeNetwork, tokenizer: JSONTokenizer):
-        self.config = config
-        self.network = network
-        self.tokenizer = tokenizer
-
-    @classmethod
-    def from_pretrained(
-        cls, name: str | Path = NAME, revision: str | None = None, verify: bool = False
-    ) -> "Judge":
-        """Load a converted model, as `SAMAudio.from_pretrained` does."""
-        folder, config, network = load.auxiliary(name, revision, JudgeConfig, JudgeNetwork, verify)
-        return cls(config, network, JSONTokenizer(folder / "tokenizer.json", config.text))
+class Judge(load.Auxiliary):
+    NAME, CONFIG, NETWORK = NAME, JudgeConfig, JudgeNetwork
 
     @property
     def sample_rate(self) -> int:
