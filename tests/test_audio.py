@@ -28,12 +28,14 @@ ENCODED = {
 }
 
 
-def encode(path, container, codec, options, wave=RISING):
+def encode(path, container, codec, options, wave=RISING, layout="stereo"):
+    """wave: of both channels (T,), or of each (channels, T)."""
     rate = 48_000 if codec == "libopus" else RATE
     with av.open(str(path), "w", format=container, options=options) as file:
-        stream = file.add_stream(codec, rate=rate, layout="stereo")
-        resampler = av.AudioResampler(stream.codec_context.format, "stereo", rate)
-        frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
+        stream = file.add_stream(codec, rate=rate, layout=layout)
+        resampler = av.AudioResampler(stream.codec_context.format, layout, rate)
+        waves = np.stack([wave, wave]) if wave.ndim == 1 else np.ascontiguousarray(wave)
+        frame = av.AudioFrame.from_ndarray(waves, "fltp", layout)
         frame.rate = RATE
         for part in (*resampler.resample(frame), *resampler.resample(None), None):
             file.mux(stream.encode(part))
@@ -251,6 +253,79 @@ def test_a_file_that_changes_between_two_passes(tmp_path):
     soundfile.write(tmp_path / "a.wav", -TONE, RATE)
     with pytest.raises(SAMAudioError, match="a.wav changed while it was being separated"):
         list(recording)
+
+
+def stereo(path, rate=RATE) -> np.ndarray:
+    return np.concatenate(list(audio.blocks(path, rate, 2)), axis=1)
+
+
+@pytest.mark.parametrize("rate", [RATE, 16_000])
+def test_each_of_two_channels_is_read_as_if_it_were_alone(tmp_path, rate):
+    waves = np.stack([RISING, RISING[::-1] / 2])
+    for name, samples in {"left": waves[0], "right": waves[1], "both": waves.T}.items():
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    assert [audio.channels(tmp_path / f"{name}.wav") for name in ("left", "both")] == [1, 2]
+    alone = [audio.read(tmp_path / f"{name}.wav", rate) for name in ("left", "right")]
+    assert np.array_equal(stereo(tmp_path / "both.wav", rate), alone)
+    assert np.array_equal(stereo(tmp_path / "left.wav", rate), [alone[0], alone[0]])
+
+
+SURROUND = {
+    "5.1": "L R C C L R",
+    "5.1(side)": "L R C C L R",
+    "quad": "L R L R",
+    "6.1": "L R C C C L R",
+    "6.1(front)": "L R C L R L R",
+    "2.1": "L R C",
+}
+
+
+@pytest.mark.parametrize("layout", SURROUND)
+@pytest.mark.parametrize("name", ["a.wav", "a.mov"])
+def test_more_channels_are_folded_to_the_side_where_they_belong(tmp_path, name, layout):
+    sides = SURROUND[layout].split()
+    waves = np.zeros((len(sides), 5000), np.float32)
+    for i, wave in enumerate(waves):
+        wave[100 * i] = 0.5
+    path = encode(tmp_path / name, name[2:], "pcm_s16le", {}, waves, layout)
+    assert audio.channels(path) == len(sides) and audio.folds(path)
+    with pytest.warns(SAMAudioWarning, match=f"has {len(sides)} channels .*folded to stereo"):
+        folded = stereo(path)[:, : 100 * len(sides) : 100] / 0.5
+    shares = {"L": (1, 0), "R": (0, 1), "C": (0.5**0.5, 0.5**0.5)}
+    wanted = np.array([shares[side] for side in sides]).T
+    assert np.abs(folded - wanted / wanted[0].sum()).max() < 1e-4
+
+
+def test_channels_of_unknown_places_have_a_mean_only(tmp_path):
+    soundfile.write(tmp_path / "a.aiff", np.outer(TONE, [1, 0, 0.5, 0.5]), RATE)
+    assert not audio.folds(tmp_path / "a.aiff")
+    with pytest.raises(SAMAudioError, match="has 4 channels and does not tell which .*--mono"):
+        stereo(tmp_path / "a.aiff")
+    assert np.abs(audio.read(tmp_path / "a.aiff", RATE) - TONE / 2).max() < 1e-4
+
+
+def test_joined_streams_of_one_two_and_six_channels(tmp_path):
+    waves = np.array([[0.5], [0.25], [0], [0], [0], [0]], np.float32) * RISING
+    parts = {"stereo": waves[:2], "mono": waves[:1], "5.1": waves}
+    for layout, wave in parts.items():
+        encode(tmp_path / layout, "adts", "aac", {}, wave, layout)
+    path = tmp_path / "a.aac"
+    path.write_bytes(b"".join((tmp_path / layout).read_bytes() for layout in parts))
+    with pytest.warns(SAMAudioWarning, match="has 6 channels"):
+        samples = stereo(path, 16_000)
+    assert samples.shape == (2, len(audio.read(path, 16_000)))
+    level = [np.square(part).mean(axis=1) ** 0.5 for part in np.array_split(samples, 3, axis=1)]
+    left, right = np.array(level).T / level[0][0]
+    assert np.abs(left - [1, 1, 0.293]).max() < 0.03
+    assert np.abs(right - [0.5, 1, 0.146]).max() < 0.03
+
+
+def test_a_stereo_recording_is_the_same_in_every_pass(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.stack([TONE, -TONE], axis=1), RATE, subtype="FLOAT")
+    recording = audio.Recording(tmp_path / "a.wav", 16_000, channels=2)
+    passes = [np.concatenate(list(recording), axis=1) for _ in range(2)]
+    assert np.array_equal(*passes) and passes[0].shape == (2, recording.samples)
+    assert np.array_equal(passes[0][0], -passes[0][1]) and passes[0].any()
 
 
 def test_a_peak_above_full_scale_is_kept_or_turned_down(tmp_path):

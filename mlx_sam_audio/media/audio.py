@@ -1,4 +1,4 @@
-"""Sound files: read any as mono at one rate, block by block (`sound_files` writes them).
+"""Sound files: read any as mono or stereo at one rate, block by block (`sound_files` writes them).
 
 Every sample is the recording's: what is read is what FFmpeg decodes, to the sample. A file that
 ends early or disagrees with its header is used as far as it goes, with a note; one that is damaged
@@ -19,7 +19,8 @@ import soxr
 
 from ..errors import SAMAudioError
 from ..files import existing
-from .decoding import decoded, plain
+from .decoding import Piece, decoded, plain
+from .layouts import folding, mono, stereo
 
 LOUDEST = 1000.0  # 60 dB above full scale
 UNKNOWN = 2**62  # frames of a FLAC whose header does not tell
@@ -32,10 +33,11 @@ def read(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
 
 class Recording(os.PathLike):
     """A sound file at one rate, for several passes over its blocks, which are the same or an error:
-    somebody may write to it while it is being separated."""
+    somebody may write to it while it is being separated. channels: 1 or 2, as in `blocks`."""
 
-    def __init__(self, path: str | os.PathLike, sample_rate: int):
+    def __init__(self, path: str | os.PathLike, sample_rate: int, channels: int = 1):
         self._path, self._sample_rate, self._first = Path(path), sample_rate, None
+        self.channels = channels
         self._stamp = stamp(existing(path))
 
     def __fspath__(self) -> str:
@@ -46,7 +48,7 @@ class Recording(os.PathLike):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         sha = hashlib.sha256()
-        for block in blocks(self._path, self._sample_rate):
+        for block in blocks(self._path, self._sample_rate, self.channels):
             sha.update(block)
             yield block
         self._first = self._first or sha.digest()
@@ -82,25 +84,50 @@ def stamp(path: Path) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def blocks(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
-    """The same in consecutive pieces, so that memory does not grow with the file."""
+def blocks(path: str | os.PathLike, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
+    """The same in consecutive pieces, so that memory does not grow with the file: (t,) where one
+    channel is wanted, else (2, t): stereo as it is, mono twice, more channels folded with a note
+    where the file names them (see `folds`). Raises SAMAudioError."""
     path = existing(path)
     resampler, rate, empty = None, sample_rate, True
-    for block, given in decoded(path):
-        empty = empty and not len(block)
-        with np.errstate(over="ignore", invalid="ignore"):  # which are refused in a sentence
-            mono = sound(block.mean(axis=1), path)
+    pieces = mono(decoded(path)) if channels == 1 else stereo(decoded(path), path)
+    for piece, given in pieces:
+        empty = empty and not len(piece)
+        piece = sound(piece, path)
         if given != rate:  # at the beginning, or where streams of several rates were joined
             if resampler is not None:
-                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                yield rows(resampler.resample_chunk(piece[:0], last=True))
             rate, resampler = given, None
             if rate != sample_rate:
-                resampler = soxr.ResampleStream(rate, sample_rate, 1, "float32", "VHQ")
-        yield mono if resampler is None else resampler.resample_chunk(mono)
+                resampler = soxr.ResampleStream(rate, sample_rate, channels, "float32", "VHQ")
+        yield rows(piece if resampler is None else resampler.resample_chunk(piece))
     if empty:
         raise SAMAudioError(f"{path} holds no samples")
     if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield rows(resampler.resample_chunk(piece[:0], last=True))
+
+
+def rows(samples: np.ndarray) -> np.ndarray:
+    """(T,) as it is, (T, channels) as (channels, T)."""
+    return np.ascontiguousarray(samples.T)
+
+
+def channels(path: str | os.PathLike) -> int:
+    """How many the file has, where it begins."""
+    return beginning(path)[0].shape[1]
+
+
+def folds(path: str | os.PathLike) -> bool:
+    """Whether `blocks` can make two channels of it: it has no more, or tells where each belongs."""
+    samples, _, names = beginning(path)
+    return samples.shape[1] <= 2 or folding(names) is not None
+
+
+def beginning(path: str | os.PathLike) -> Piece:
+    """The first piece that is decoded, which tells more than headers do."""
+    for piece in decoded(existing(path)):
+        return piece
+    raise SAMAudioError(f"{path} holds no samples")
 
 
 def sound(samples: np.ndarray, where: object) -> np.ndarray:
@@ -136,7 +163,7 @@ def length(path: str | os.PathLike, sample_rate: int) -> int | None:
 def counted(path: Path, sample_rate: int) -> int:
     """Samples at `sample_rate`, by decoding all of them."""
     runs = itertools.groupby(decoded(path), key=lambda piece: piece[1])
-    counts = [(rate, sum(len(block) for block, _ in run)) for rate, run in runs]
+    counts = [(rate, sum(len(block) for block, *_ in run)) for rate, run in runs]
     return sum(resampled(count, rate, sample_rate) for rate, count in counts)
 
 

@@ -18,15 +18,19 @@ PLAIN = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # what libsndfile reads; FF
 LABELS = b"ID3", b"TAG", b"APE", b"LYR", b"Opus", b"\1vorbis", b"\3vorbis", b"\5vorbis"
 
 
-def decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
-    """Pieces (T, channels) float32 at the file's own rate, and that rate."""
+Piece = tuple[np.ndarray, int, tuple[str, ...]]  # (T, channels) float32, rate, channels' names
+
+
+def decoded(path: Path) -> Iterator[Piece]:
+    """Pieces (T, channels) float32 at the file's own rate, that rate, and what FFmpeg calls the
+    channels, if there are more than two."""
     file = plain(path)
-    for piece, rate in encoded(path) if file is None else uncompressed(path, file):
+    for piece, rate, names in encoded(path) if file is None else uncompressed(path, file):
         if rate not in RATES:
             raise SAMAudioError(
                 f"{path} has a sample rate of {rate} Hz: {RATES[0]} to {RATES[-1]} Hz are possible"
             )
-        yield piece, rate
+        yield piece, rate, names
 
 
 def plain(path: Path) -> soundfile.SoundFile | None:
@@ -60,16 +64,19 @@ def check_rate(path: Path, file: soundfile.SoundFile) -> None:
             )
 
 
-def uncompressed(path: Path, file: soundfile.SoundFile) -> Iterator[tuple[np.ndarray, int]]:
-    done, rate = 0, file.samplerate
+def uncompressed(path: Path, file: soundfile.SoundFile) -> Iterator[Piece]:
+    done, rate, names = 0, file.samplerate, ()
+    if file.channels > 2:
+        with contextlib.suppress(SAMAudioError), opened(path) as container:
+            names = called(audible(container, path).codec_context.layout)
     with file:
         try:
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-                yield block, rate
+                yield block, rate, names
                 done += len(block)
         except soundfile.LibsndfileError as error:
             sound = reachable(path, done)
-            whole = sum(len(piece) for piece, _ in encoded(path))
+            whole = sum(len(piece) for piece, *_ in encoded(path))
             if whole > sound + SLACK[1]:  # there is more behind what libsndfile cannot read
                 raise SAMAudioError(
                     f"{path} is damaged after {sound / rate:.1f} s: {error}"
@@ -100,26 +107,34 @@ def reachable(path: Path, done: int) -> int:
     return done
 
 
-def after(pieces: Iterator[tuple[np.ndarray, int]], skipped: int) -> Iterator:
+def after(pieces: Iterator[Piece], skipped: int) -> Iterator[Piece]:
     """The same without so many samples at the beginning."""
-    for piece, rate in pieces:
-        yield piece[skipped:], rate
+    for piece, *more in pieces:
+        yield piece[skipped:], *more
         skipped = max(skipped - len(piece), 0)
 
 
-def encoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+def encoded(path: Path) -> Iterator[Piece]:
     """The same of what libsndfile cannot read (mp3, m4a, mp4, mov, ...), by PyAV."""
     with opened(path) as container:
-        held, rate = [], 0
+        held, last = [], None
         for frame in frames(container, audible(container, path), path):
-            piece = floats(frame)
-            changed = held and (frame.sample_rate, piece.shape[1]) != (rate, held[0].shape[1])
-            if changed or sum(map(len, held)) >= BLOCK:
-                yield np.concatenate(held), rate
+            if held and (kind(frame) != kind(last) or sum(map(len, held)) >= BLOCK):
+                yield np.concatenate(held), last.sample_rate, called(last.layout)
                 held = []
-            held, rate = [*held, piece], frame.sample_rate
+            held, last = [*held, floats(frame)], frame
         if held:
-            yield np.concatenate(held), rate
+            yield np.concatenate(held), last.sample_rate, called(last.layout)
+
+
+def kind(frame) -> tuple[int, str]:
+    """What is the same in all of a file, unless several were joined."""
+    return frame.sample_rate, frame.layout.name
+
+
+def called(layout) -> tuple[str, ...]:
+    """FL, FR, FC, LFE, ...; NONE where the file does not tell."""
+    return tuple(channel.name for channel in layout.channels)
 
 
 def frames(container, stream, path: Path) -> Iterator:
