@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .errors import SAMAudioError
 HOST = re.sub(r"[^\w-]", "_", platform.node())[:40]
 PART = re.compile(r"\.([\w-]*)\.(\d+)\.\d+\.sam-audio-part")
 numbers = itertools.count()
+LONGEST = 60  # characters of a description in a name
 
 
 def existing(path: str | Path) -> Path:
@@ -92,6 +94,12 @@ def runs(process: int) -> bool:
     except PermissionError:  # it is somebody else's
         pass
     return True
+
+
+def slug(text: str) -> str:
+    """A description as a part of a file's name: "A dog!" is a-dog."""
+    words = re.sub(r"\W+", "-", unicodedata.normalize("NFC", text).lower())
+    return words[:LONGEST].strip("-_")
 
 
 def remove(path: Path) -> None:

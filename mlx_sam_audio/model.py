@@ -9,15 +9,16 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 from . import kinds
 from .calls import alone, public
-from .engine.mixture import Audio, Mixture, encoded, is_audio
+from .engine.item import Cancel, Control, Item
+from .engine.mixture import Audio, Hearing, Mixture, encoded, is_audio
 from .engine.networks import Networks
 from .engine.predict import part_of, predicted
 from .engine.progress import Tell
-from .engine.run import Cancel, Control, Item, Run
-from .engine.separation import Chunk, Separation
+from .engine.run import Run
+from .engine.separation import Chunk, Separation, Stems
 from .engine.windows import window_frames
 from .errors import SAMAudioError
-from .kinds import Bytes, Kind, Name, Seconds, Text, Texts
+from .kinds import Bytes, Flag, Hertz, Kind, Name, Seconds, Text, Texts, Word
 from .loading import load
 from .loading.store import resolve
 from .media.video import MaskedVideo
@@ -44,9 +45,11 @@ Given = Annotated[Settings, Kind(kinds.one_of(Settings), "Settings")]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call(Control, Settings):
-    """What every separation takes: `Settings`, by name or in one."""
+    """What every separation takes: `Settings`, by name or in one. sample_rate: of samples in an
+    array, if not the model's."""
 
     settings: Given | None = None
+    sample_rate: Hertz | None = None
 
     def only_settings(self) -> Settings:
         return Settings(**{one.name: getattr(self, one.name) for one in fields(Settings)})
@@ -64,7 +67,22 @@ class Request(Call):
 
     def items(self) -> list[Item]:
         spans = () if self.spans is None else self.spans
-        return [Item(self.audio, self.description, spans, self.video)]
+        return [Item(self.audio, self.description, spans, self.video, self.sample_rate)]
+
+
+@dataclass(frozen=True, eq=False)
+class StemsRequest(Call):
+    """One recording and several prompts."""
+
+    audio: Audio
+    descriptions: Texts
+    _: KW_ONLY
+    spans: Lists | None = None
+    videos: Videos | None = None
+    share: Flag = True
+
+    def items(self) -> list[Item]:
+        return items(self.descriptions, [self.audio] * len(self.descriptions), self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +96,22 @@ class BatchRequest(Call):
     videos: Videos | None = None
 
     def items(self) -> list[Item]:
-        count = len(self.audios)
-        spans = [()] * count if self.spans is None else self.spans
-        videos = [None] * count if self.videos is None else self.videos
-        if not count == len(self.descriptions) == len(spans) == len(videos) or not count:
-            raise SAMAudioError(
-                f"a batch needs as many audios ({count}) as descriptions "
-                f"({len(self.descriptions)}), lists of spans ({len(spans)}) and videos "
-                f"({len(videos)}), at least one"
-            )
-        return list(map(Item, self.audios, self.descriptions, spans, videos))
+        return items(self.descriptions, self.audios, self)
+
+
+def items(
+    descriptions: Sequence[str], audios: Sequence[Audio], request: StemsRequest | BatchRequest
+) -> list[Item]:
+    count = len(descriptions)
+    spans = [()] * count if request.spans is None else request.spans
+    videos = [None] * count if request.videos is None else request.videos
+    if not count == len(audios) == len(spans) == len(videos) or not count:
+        raise SAMAudioError(
+            f"there must be as many descriptions ({count}) as audios ({len(audios)}), lists of "
+            f"spans ({len(spans)}) and videos ({len(videos)}), at least one"
+        )
+    rates = [request.sample_rate] * count
+    return list(map(Item, audios, descriptions, spans, videos, rates))
 
 
 def takes(
@@ -170,32 +194,61 @@ class SAMAudio(Networks):
         memory, and then its `facts`."""
         return self._run(request, LONG)
 
+    @takes(StemsRequest)
+    def stems(self, request: StemsRequest) -> Stems:
+        """Separate several sounds from one recording of any length, at once. They are shares of it,
+        and so is the rest, which is the residual of each: all add up to the recording. share=False
+        gives each prompt's own target and residual, as `separate_long` does."""
+        return Stems(self._stems(request).results())
+
+    @takes(StemsRequest)
+    def prepare_stems(self, request: StemsRequest) -> Run:
+        """A run of `stems`, checked and planned: its `stems()` give a piece of each prompt's stem
+        in bounded memory, and then there are its `stem_facts`."""
+        return self._stems(request)
+
+    def _stems(self, request: StemsRequest) -> Run:
+        wanted = request.residual
+        if request.share:
+            if wanted not in ("model", "share"):
+                raise SAMAudioError(
+                    "stems are shares of the recording, which add up to it already: leave out "
+                    f'residual="{wanted}", or give share=False'
+                )
+            wanted = "share"
+        if not request.share and (request.stereo != "mono" or wanted == "share"):
+            raise SAMAudioError("the model's own stems are mono: leave out share=False, or stereo")
+        return self._run(replace(request, residual=wanted), LONG)
+
     @takes(BatchRequest)
     def separate_batch(self, request: BatchRequest) -> list[Separation]:
         """Separate B items as the reference's padded batch does: a shorter clip's result depends
         on how far it is padded. Item i is drawn from seed + i. noise is (1 or B, N, 2C), message
         (2B, 16): target then residual of each item."""
-        return self._run(request).results()
+        return self._run(request, batch=True).results()
 
-    def _run(
-        self, request: Request | BatchRequest, window: float | None = None, streaming: bool = False
-    ) -> Run:
-        settings, items = request.only_settings(), request.items()
+    def _run(self, request: Any, window: float | None = None, **kind: bool) -> Run:
+        settings = request.only_settings()
         if settings.window is None:
             settings = replace(settings, window=window)
-        return Run(self, items, settings, request, streaming)
+        return Run(self, request.items(), settings, request, **kind)
 
     @public
     def encode(
         self,
         audio: Audio,
         *,
+        stereo: Word = Settings.stereo,
+        sample_rate: Hertz | None = None,
         max_memory: Bytes | None = None,
         progress: Tell | None = None,
         cancel: Cancel | None = None,
     ) -> Mixture:
-        """Encode audio once, for any number of prompts. max_memory: bytes that it is cut to fit."""
-        return encoded(self, audio, max_memory, progress)
+        """Encode audio once, for any number of prompts. stereo: as in `Settings`, and for those
+        alone that have the same. sample_rate: of samples in an array, if not the model's.
+        max_memory: bytes that it is cut to fit."""
+        hearing = Hearing(Settings(stereo=stereo).stereo, sample_rate)
+        return encoded(self, audio, hearing, max_memory, progress)
 
     @public
     def predict_spans(
@@ -218,6 +271,7 @@ class SAMAudio(Networks):
         check_prompt(description, ())
         window_frames(self, window, overlap)
         finder = self.predictor if predictor is True else predictor
-        mixture = encoded(self, audio, max_memory, progress, part_of(finder, "network"))
+        hearing = Hearing(audio.stereo if isinstance(audio, Mixture) else "mono")
+        mixture = encoded(self, audio, hearing, max_memory, progress, part_of(finder, "network"))
         heard = [mixture[:]], [mixture.samples], [description]
         return predicted(self, finder, *heard, window=window, overlap=overlap)[0]

@@ -14,7 +14,8 @@ from .errors import SAMAudioError, shown
 from .kinds import Array, Bytes, Decibels, Flag, Kind, Numbers, Seconds, Seed, Whole, Word
 from .ranking import rank
 
-RESIDUALS = ("model", "subtract")
+STEREO = ("mono", "mid", "both")
+RESIDUALS = ("model", "subtract", "alone", "share")
 ROUNDS = (2, 4, 8)  # how many candidates there are after each round of "auto"
 MOST = 64  # candidates
 LONG = 10.0  # seconds of a window where the method asks for windows
@@ -55,8 +56,13 @@ class Settings:
     two are close; candidate i is drawn from seed + i. ranker: see `ranking.rank`.
     predict_spans: True, or a `SpanPredictor` (or functools.partial of one): where no spans are
     given, they are predicted.
-    residual: "model" for the model's own, or "subtract" for mixture - target, whose sum with the
-    target is the mixture, and which need not be decoded.
+    stereo: "mono", as the reference, or two channels, which are shares of the recording (see
+    `engine.share`): where the model hears "both", left and right, or only their "mid", in half the
+    time.
+    residual: "model" for the model's own; "subtract" for mixture - target, whose sum with the
+    target is the mixture, and which need not be decoded; "alone" for the model's own, and mixture -
+    residual as target, the other way round; "share" for target and residual as shares of the
+    recording, whose sum is the mixture, and which hold nothing that is not in it.
     gate: silence where the sound seems to be absent: in windows in which the target lies `absent`
     decibels or more under the mixture, or in which no predicted span lies.
     watermark: whether the codec marks what it decodes, inaudibly.
@@ -74,6 +80,7 @@ class Settings:
     candidates: Candidates = 1
     ranker: Ranker = rank.DEFAULT
     predict_spans: Predict = False
+    stereo: Word = "mono"
     residual: Word = "model"
     gate: Flag = False
     absent: Decibels = -20.0
@@ -103,10 +110,17 @@ class Settings:
         if self.candidates != 1 and (self.noise is not None or self.message is not None):
             raise SAMAudioError("noise= and message= belong to one candidate: give seed= instead")
         rank.ranker(self.ranker)
-        if self.residual not in RESIDUALS:
+        for name, words in (("stereo", STEREO), ("residual", RESIDUALS)):
+            if getattr(self, name) not in words:
+                given = shown(getattr(self, name))
+                raise SAMAudioError(f"{name} must be one of {', '.join(words)}, not {given}")
+        if self.stereo != "mono" and self.residual in ("subtract", "alone"):
             raise SAMAudioError(
-                f"residual must be one of {', '.join(RESIDUALS)}, not {shown(self.residual)}"
+                f"stereo stems are shares of the recording, which add up to it already: leave out "
+                f'residual="{self.residual}"'
             )
+        if self.shares and self.message is not None:
+            raise SAMAudioError("shares of a recording carry no watermark: leave out message=")
         if self.max_memory is not None and self.max_memory < 1:
             raise SAMAudioError(
                 f"max_memory is a number of bytes, 1 or more, not {shown(self.max_memory)}"
@@ -117,8 +131,16 @@ class Settings:
         return ode.plan(self.method, self.steps, self.times)
 
     @property
-    def subtracts(self) -> bool:
-        return self.residual == "subtract"
+    def shares(self) -> bool:
+        """Whether stems are shares of the recording."""
+        return self.stereo != "mono" or self.residual == "share"
+
+    @property
+    def decoded(self) -> slice:
+        """What is decoded of target and residual."""
+        whole = self.shares or self.candidates != 1  # rankers compare the model's own residuals
+        one = {} if whole else {"subtract": slice(0, 1), "alone": slice(1, 2)}
+        return one.get(self.residual, slice(0, 2))
 
     @property
     def rounds(self) -> tuple[int, ...]:

@@ -20,19 +20,18 @@ Scores = dict[str, list[float]]
 
 def ranked(
     make: Callable[[list[int]], list[np.ndarray]],
-    rank: Callable[[np.ndarray, np.ndarray], object],
+    rank: Callable[[np.ndarray], Scores],
     settings: Settings,
 ) -> list[tuple[int, np.ndarray, dict[str, float]]]:
-    """Seed, stems (2, T) and scores of each candidate, in the order of their seeds.
+    """Seed, waveforms and scores of each candidate, in the order of their seeds.
 
-    make(seeds): the stems of each. rank(targets, residuals): of stems (k, T), what a
-    `Ranker` gives.
+    make(seeds): the waveforms (voices, 2, T) of each. rank: tells the scores of several (k, voices,
+    2, T).
     """
     found, scores = [], {}
     for total in settings.rounds:
         found += make([settings.seed + i for i in range(len(found), total)])
-        targets, residuals = (np.stack(stems) for stems in zip(*found, strict=True))
-        scores = checked(rank(targets, residuals), len(found))
+        scores = rank(np.stack(found))
         if settings.candidates == "auto" and decided(first(scores)):
             break
     seeds = range(settings.seed, settings.seed + len(found))
@@ -46,7 +45,13 @@ def decided(scores: Sequence[float]) -> bool:
     return best - second > MARGIN * abs(best)
 
 
+def averaged(scores: Sequence[Scores]) -> Scores:
+    """Of all voices."""
+    return {name: np.mean([one[name] for one in scores], axis=0).tolist() for name in scores[0]}
+
+
 def checked(scores: object, count: int) -> Scores:
+    """What a `Ranker` gave, of so many candidates."""
     scores = scores if isinstance(scores, Mapping) else {"score": scores}
     rows = {}
     for name, row in scores.items():

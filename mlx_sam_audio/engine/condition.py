@@ -13,15 +13,17 @@ from ..prompts import PADDING
 from .mixture import Mixture
 from .networks import Networks
 
-Place = tuple[int, int]  # an item, and the first frame of a window of it
+Place = tuple[int, int]  # a voice, and the first frame of a window of it
 
 
 @dataclass(eq=False)
 class Conditions:
-    """Conditions of any windows of the items of a batch, N frames long."""
+    """Conditions of any windows of the items of a batch, N frames long. A voice is one of the views
+    of an item's mixture."""
 
     networks: Networks
-    latents: Sequence[Mixture | np.ndarray]  # (N, C) of each item
+    voices: Sequence[tuple[int, int]]  # item and view of each
+    latents: Sequence[Mixture | np.ndarray]  # (N, views, C) of each item
     text: mx.array  # (items, L, d_model)
     text_mask: mx.array  # (items, L)
     moments: dict[float, Moment]
@@ -43,10 +45,10 @@ class Conditions:
 
     def _condition(self, places: Sequence[Place], size: int) -> Condition:
         distinct = list(dict.fromkeys(places))  # rows of one item differ in their noise alone
-        cuts = [(item, slice(start, start + size)) for item, start in distinct]
-        anchors = np.stack([self.anchors[item, cut] for item, cut in cuts])
+        cuts = [(*self.voices[voice], slice(start, start + size)) for voice, start in distinct]
+        anchors = np.stack([self.anchors[item, cut] for item, _, cut in cuts])
         condition = self.networks.network.condition(
-            mx.array(np.stack([self.latents[item][cut] for item, cut in cuts])),
+            mx.array(np.stack([self.latents[item][cut][:, view] for item, view, cut in cuts])),
             self.of_items(self.text, places),
             self.of_items(self.text_mask, places),
             mx.array(anchors),
@@ -59,13 +61,13 @@ class Conditions:
         pad_mask = None if condition.pad_mask is None else condition.pad_mask[rows]
         return condition._replace(static=condition.static[rows], pad_mask=pad_mask)
 
-    def _video(self, cuts: Sequence[tuple[int, slice]]) -> mx.array | None:
+    def _video(self, cuts: Sequence[tuple[int, int, slice]]) -> mx.array | None:
         """What is seen, (windows, W, vision dim); zeros where nothing is, or an item has ended."""
         if all(seen is None for seen in self.seen):
             return None
-        size = cuts[0][1].stop - cuts[0][1].start
+        size = cuts[0][-1].stop - cuts[0][-1].start
         rows = np.zeros((len(cuts), size, self.networks.config.vision.dim), np.float32)
-        for row, (item, cut) in zip(rows, cuts, strict=True):
+        for row, (item, _, cut) in zip(rows, cuts, strict=True):
             if self.seen[item] is not None:
                 vectors = self.seen[item][cut]
                 row[: len(vectors)] = vectors
@@ -73,7 +75,7 @@ class Conditions:
 
     def of_items(self, values: mx.array, places: Sequence[Place]) -> mx.array:
         """The rows of a batch's values that belong to places; one for all, where there is one."""
-        items = [item for item, _ in places]
+        items = [self.voices[voice][0] for voice, _ in places]
         if len(values) == 1 or items == list(range(len(values))):
             return values
         return values[mx.array(items)]

@@ -34,9 +34,10 @@ class Work:
     frames: int  # of the recording, in latents
     size: int  # frames of a window
     windows: int = 1  # of the recording
-    rows: int = 1  # noises that it is solved from: candidates, or items of a batch
-    together: int = 1  # states that must be solved at once
+    rows: int = 1  # states: of candidates, items of a batch, prompts, views
+    together: int = 1  # rows that are decoded at once
     samples: int = 0  # of waveforms that are kept until all are there
+    filter: int = 0  # bytes that shares of the recording take
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,23 @@ def pieces(config: ModelConfig, weights: int, work: Work, limit: int | None = No
     available = offered(limit)
     # of each row the latents, the state, slopes that are kept
     state = 10 * work.rows * work.frames * config.codec.codebook_dim * 4 + 4 * work.samples
+    state += work.filter
     solver, codec = solver_bytes(config, work.size), codec_bytes(config)
     left = available - weights - state
-    least = max(work.together * solver, max(LEAST_FRAMES + HALO, 2 * work.together) * codec)
+    least = max(solver, max(LEAST_FRAMES + HALO, 2 * work.together) * codec)
     if left < least:
         raise SAMAudioError(
             f"this needs {text(weights + state + least)} of memory, and there are "
             f"{text(max(available, 0))}: the weights take {text(weights)}, what is kept "
-            f"{text(state)}, solving {text(work.together * solver)}; allow more, or choose a "
+            f"{text(state)}, solving {text(solver)}; allow more, or choose a "
             "smaller or quantised model, or a shorter window"
         )
     count = min(work.windows * work.rows, min(left, WORK_BYTES) // solver, MOST_WINDOWS)
-    count = max(count, work.together)
+    count = max(count, 1)
     chunk = min(min(left, WORK_BYTES) // codec - HALO, MOST_FRAMES)
     chunk = max(chunk, LEAST_FRAMES)
     # the watermark marks at least a frame of every stem at a time
-    stems = 2 * min(count, work.rows)
+    stems = 2 * max(min(count, work.rows), work.together)
     peak = max(count * solver, max(min(chunk, work.frames) + HALO, stems) * codec)
     return Pieces(count, chunk, weights + state + peak)
 

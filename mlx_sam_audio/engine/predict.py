@@ -1,6 +1,7 @@
 """Spans that a predictor finds in a mixture's latents."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +22,8 @@ def predicted(
     descriptions: Sequence[str],
     **windows: float,
 ) -> list[tuple[Span, ...]]:
-    """The spans of each item, from latents (N, C) of so many samples.
+    """The spans of each item, from latents (N, views, C) of so many samples: a sound is where it is
+    heard in any of its views.
 
     windows: `window` and `overlap` in seconds, for recordings that are not to be heard at once.
     """
@@ -32,16 +34,42 @@ def predicted(
             f"the span predictor reads latents of {config.sample_rate} Hz and hop length "
             f"{config.hop_length}, this model's have {rates[0]} and {rates[1]}"
         )
-    batch = mx.array(np.stack(latents))
-    found = predictor(batch, list(descriptions), samples=list(samples), **windows)
-    if not is_rows(found) or len(found) != len(descriptions):
+    views = [i for i, each in enumerate(latents) for _ in range(each.shape[1])]
+    words, lengths = [descriptions[i] for i in views], [samples[i] for i in views]
+    found = predictor(
+        mx.array(np.concatenate([each.swapaxes(0, 1) for each in latents])),
+        words,
+        samples=lengths,
+        **windows,
+    )
+    if not is_rows(found) or len(found) != len(words):
         raise SAMAudioError(
             f"the span predictor returned {shown(found)}, not spans for each of "
-            f"{len(descriptions)} descriptions"
+            f"{len(words)} descriptions"
         )
-    for description, row in zip(descriptions, found, strict=True):
-        check_prompt(description, row)
-    return [row if isinstance(row, tuple) else tuple(row) for row in found]
+    rows = [[] for _ in latents]
+    for i, row in zip(views, found, strict=True):
+        check_prompt(descriptions[i], row)
+        rows[i].append(row if isinstance(row, tuple) else tuple(row))
+    return [row[0] if len(row) == 1 else Anywhere(row) for row in rows]
+
+
+class Anywhere(tuple):
+    """Spans of several views, joined where they overlap. `probability` is there if they tell it."""
+
+    def __new__(cls, views: Sequence[tuple[Span, ...]]):
+        joined: list[Span] = []
+        for span in sorted((span for row in views for span in row), key=lambda span: span.start):
+            last = joined[-1] if joined else None
+            if last and last.sign == span.sign and span.start <= last.end:
+                joined[-1] = replace(last, end=max(last.end, span.end))
+            else:
+                joined.append(span)
+        return super().__new__(cls, joined)
+
+    def __init__(self, views: Sequence[tuple[Span, ...]]):
+        if all(hasattr(row, "probability") for row in views):
+            self.probability = lambda *times: max(row.probability(*times) for row in views)
 
 
 def part_of(predictor: Callable | None, name: str):

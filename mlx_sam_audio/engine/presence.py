@@ -1,4 +1,4 @@
-"""Is the wanted sound there at all? Window by window, by the span predictor or by the output.
+"""Is a wanted sound there at all? Window by window, by the span predictor or by the output.
 
 Where a prompted sound is absent, models of this kind return something all the same, mostly faint.
 Where spans were predicted, they say what is absent; else how far the target lies under the mixture.
@@ -8,6 +8,7 @@ That is a heuristic: `python -m benchmarks.candidates` shows what -20 dB gets ri
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,67 +33,97 @@ class Presence:
 
 
 class Meter:
-    """Cuts consecutive pieces of target and residual into windows, and measures them.
+    """Cuts consecutive pieces of stems into windows, and measures each target of K prompts.
 
-    predicted: the spans of the whole file, if they were predicted. absent: below so many dB under
-    the mixture, the target is.
+    predicted: the spans of the whole file, for each prompt for which they were predicted, else
+    None. absent: below so many dB under the mixture, a target is. Stems are (K, C, t), residuals
+    (K, C, t), or (1, C, t) where the prompts share one.
     """
 
     def __init__(
         self,
         sample_rate: int,
-        predicted: Sequence[Span] | None = None,
+        predicted: Sequence[Sequence[Span] | None] = (None,),
         absent: float = Settings.absent,
     ):
         self.sample_rate, self._predicted, self._absent = sample_rate, predicted, absent
-        self._start, self._held = 0, np.zeros((2, 0), np.float32)
+        self._start, self._held = 0, ()
 
-    def take(self, target: np.ndarray, residual: np.ndarray) -> Iterator:
-        """The presence and the stems (2, t) of every window that ends in this piece (t,)."""
-        self._held = np.concatenate([self._held, np.stack([target, residual])], axis=1)
-        while self._held.shape[1] >= (size := round(WINDOW * self.sample_rate)):
+    def take(self, targets: np.ndarray, residuals: np.ndarray) -> Iterator["Window"]:
+        """Every window that ends in this piece."""
+        piece = targets, residuals
+        if self._held:
+            piece = [np.concatenate(pair, axis=-1) for pair in zip(self._held, piece, strict=True)]
+        self._held, size = piece, round(WINDOW * self.sample_rate)
+        while self._held[0].shape[-1] >= size:
             yield self._window(size)
 
-    def end(self) -> Iterator:
+    def end(self) -> Iterator["Window"]:
         """The last window, which is shorter."""
-        if self._held.shape[1]:
-            yield self._window(self._held.shape[1])
+        if self._held and self._held[0].shape[-1]:
+            yield self._window(self._held[0].shape[-1])
 
-    def _window(self, size: int) -> tuple[Presence, np.ndarray]:
-        stems, self._held = self._held[:, :size], self._held[:, size:]
+    def _window(self, size: int) -> "Window":
+        targets, residuals = (stems[..., :size] for stems in self._held)
+        self._held = [stems[..., size:] for stems in self._held]
         start, self._start = self._start / self.sample_rate, self._start + size
-        end, found, probability = self._start / self.sample_rate, None, None
-        if self._predicted is not None:
-            found = any(span.start < end and start < span.end for span in self._predicted)
-        if hasattr(self._predicted, "probability"):  # a `Predicted`
-            probability = self._predicted.probability(start, end)
-        under = level(stems[0]) - level(stems[0] + stems[1])
-        absent = under < self._absent if found is None else not found
-        return Presence(start, end, under, absent, found, probability), stems
+        end = self._start / self.sample_rate
+        mixtures = mixtures_of(targets, residuals)
+        rows = []
+        for target, mixture, spans in zip(targets, mixtures, self._predicted, strict=True):
+            found, probability = None, None
+            if spans is not None:
+                found = any(span.start < end and start < span.end for span in spans)
+            if hasattr(spans, "probability"):  # a `Predicted`
+                probability = spans.probability(start, end)
+            under = level(target) - level(mixture)
+            absent = under < self._absent if found is None else not found
+            rows.append(Presence(start, end, under, absent, found, probability))
+        return Window(rows, targets, residuals)
 
 
-def measured(pieces: Iterable, meter: Meter) -> Iterator[tuple[Presence, np.ndarray]]:
-    """Every window's presence, and its target and residual (2, t)."""
+class Window(NamedTuple):
+    """A second of all stems, and whether each prompt's sound is there."""
+
+    presences: list[Presence]
+    targets: np.ndarray
+    residuals: np.ndarray
+
+
+def mixtures_of(targets: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """What targets (K, C, t) were separated from, (K, C, t)."""
+    if len(residuals) == len(targets):
+        return targets + residuals
+    return np.broadcast_to(targets.sum(axis=0) + residuals, targets.shape)
+
+
+def measured(pieces: Iterable[tuple[np.ndarray, np.ndarray]], meter: Meter) -> Iterator[Window]:
+    """All windows of consecutive pieces of targets and residuals."""
     for piece in pieces:
         yield from meter.take(*piece)
     yield from meter.end()
 
 
-def gated(pieces: Iterable, meter: Meter) -> Iterator[tuple[Presence, np.ndarray]]:
+def gated(pieces: Iterable[tuple[np.ndarray, np.ndarray]], meter: Meter) -> Iterator[Window]:
     """The same with silence as target where the sound is absent, and the residual has it all.
 
     The fades lie in the absent windows, so that nothing of a present one is lost.
     """
-    nothing = (None, None)
-    rows = itertools.chain([nothing], measured(pieces, meter), [nothing])
+    rows = itertools.chain([None], measured(pieces, meter), [None])
     before, here = next(rows), next(rows)
     for after in rows:
-        presence, stems = here
-        if presence.absent:
-            present = [row[0] is not None and not row[0].absent for row in (before, after)]
-            target = stems[0] * gain(stems.shape[1], round(FADE * meter.sample_rate), *present)
-            stems = np.stack([target, stems[0] + stems[1] - target])
-        yield presence, stems
+        gains = np.ones((len(here.targets), 1, here.targets.shape[-1]), np.float32)
+        for k, presence in enumerate(here.presences):
+            if presence.absent:
+                sounds = (
+                    row is not None and not row.presences[k].absent for row in (before, after)
+                )
+                gains[k] = gain(gains.shape[-1], round(FADE * meter.sample_rate), *sounds)
+        targets = here.targets * gains
+        silenced = here.targets - targets
+        if len(here.residuals) < len(targets):  # the prompts share one
+            silenced = silenced.sum(axis=0, keepdims=True)
+        yield Window(here.presences, targets, here.residuals + silenced)
         before, here = here, after
 
 

@@ -1,87 +1,40 @@
 """One separation from audio and prompt to stems: check, plan, encode, solve, decode, finish."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import mlx.core as mx
 import numpy as np
 
 from ..calls import alone, stepwise
 from ..errors import SAMAudioError
-from ..kinds import FilePath, Flag, Kind
-from ..media.video import Features, MaskedVideo, aligned
-from ..prompts import PADDING, Span, anchors, check_prompt, check_words
+from ..prompts import PADDING
 from ..ranking import rank
 from ..settings import Settings, digest
-from . import candidates, draws, memory
+from . import candidates, draws, memory, share
 from .checkpoint import Checkpoint, fingerprint
 from .condition import Conditions
 from .finish import Decoder, Finish, joined
-from .mixture import Audio, Mixture
+from .item import Control, Item, Take
+from .mixture import Hearing, Mixture
 from .networks import Networks, weight_bytes
 from .predict import part_of, predicted
 from .presence import Presence
-from .progress import Tell, Watch, costs
+from .progress import Watch, costs
 from .separation import Chunk, Facts, Separation
 from .solve import Field, follow, solve
 from .windows import Windows, window_frames
 
 
-@dataclass(frozen=True, eq=False)
-class Item:
-    """A recording and what is wanted of it."""
-
-    mixture: Audio  # a `Mixture` once it is checked
-    description: str
-    spans: Sequence[Span] = ()
-    video: MaskedVideo | None = None
-    predicted: bool = False  # the spans
-
-    def checked(self, networks: Networks) -> "Item":
-        spans = check_prompt(self.description, self.spans, self.video)
-        check_words(self.description, networks.config.vocabulary)
-        return replace(self, spans=spans)
-
-    def anchors(self, networks: Networks) -> np.ndarray:
-        """Of each frame, (N,) int32. Raises SAMAudioError for spans outside of the recording."""
-        rates = networks.sample_rate, networks.hop_length
-        return np.array(anchors(self.spans, self.mixture.samples, *rates))
-
-    def aligned_video(self) -> MaskedVideo | None:
-        return self.video and aligned(self.video, self.mixture.source)
-
-    def seen(self, networks: Networks) -> Features | None:
-        """What is seen at each latent frame, encoded when it is asked for."""
-        if self.video is None:
-            return None
-        times = np.arange(len(self.mixture)) * networks.hop_length / networks.sample_rate
-        size = networks.config.vision.image_size
-        return Features(networks.vision, size, self.aligned_video(), times)
-
-
-Cancel = Annotated[Callable[[], bool], Kind(callable, "a function")]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Control:
-    """How the caller accompanies a run. resume: where its state is kept, and gone on from unless
-    restart."""
-
-    progress: Tell | None = None
-    cancel: Cancel | None = None
-    resume: FilePath | None = None
-    restart: Flag = False
-
-
 class Run:
     """A separation, checked and planned, which is made when it is iterated; once.
 
-    items: one recording, or the reference's padded batch of several. streaming: window after
-    window, so that the first piece is final after one of them. memory: how the work is cut, and
-    what it takes; windows: of the recording; watch: has the seconds of each stage.
+    items: prompts for one recording, or the reference's padded batch of several recordings.
+    streaming: window after window, so that the first piece is final after one of them. memory: how
+    the work is cut, and what it takes; windows: of the recording; watch: has the seconds of each
+    stage. Rows of the solver's state are voices of takes: a voice is a view of an item's recording.
     """
 
     def __init__(
@@ -90,49 +43,63 @@ class Run:
         items: Sequence[Item],
         settings: Settings,
         control: Control = Control(),  # noqa: B008 - immutable
+        *,
         streaming: bool = False,
+        batch: bool = False,
     ):
         self.networks, self.settings, self._control = networks, settings, control
-        self.plan, self._streaming = settings.plan, streaming
-        self.seeds = [settings.seed + i for i in range(len(items))]
-        self._rows = len(items) if len(items) > 1 else max(settings.rounds)
-        self._refuse(len(items))
+        self.plan, self._streaming, self._batch = settings.plan, streaming, batch
+        numbers = range(len(items))
+        self.takes = [Take(settings.seed, numbers)]
+        if batch:
+            self.takes = [Take(settings.seed + i, [i]) for i in numbers]
+        self._refuse()
         items = [item.checked(networks) for item in items]
         window = settings.window
         size, overlap = window_frames(networks, window, settings.overlap) if window else (None, 0)
-        self.items = [
-            replace(item, mixture=Mixture.of(networks, item.mixture, streaming, one_piece=not size))
-            for item in items
-        ]
+        mixtures: dict[int, Mixture] = {}  # prompts share one
+        for item in items:
+            hearing = Hearing(settings.stereo, item.sample_rate)
+            mixtures[id(item.mixture)] = mixtures.get(id(item.mixture)) or Mixture.of(
+                networks, item.mixture, hearing, streaming, one_piece=not size
+            )
+        self.mixtures = list(mixtures.values())
+        self.items = [replace(item, mixture=mixtures[id(item.mixture)]) for item in items]
+        self.voices = [(i, view) for i in numbers for view in range(self.items[i].mixture.views)]
         for item in self.items:
             item.anchors(networks)  # before anything is computed
-        self.samples = max(item.mixture.samples for item in self.items)
+        self.samples = max(mixture.samples for mixture in self.mixtures)
         frames = networks.frames(self.samples)
         self.windows = Windows.over(frames, size or frames, overlap)
-        draws.message(networks.config.codec, self.seeds, settings.message, settings.watermark)
+        self._message(self.takes)
         self._ranker, self._predictor = rank.ranker(settings.ranker), None
         if settings.predict_spans is not False and not all(item.spans for item in self.items):
             given = settings.predict_spans
             self._predictor = networks.predictor if given is True else given
         if settings.candidates != 1 and isinstance(self._ranker, rank.Weighted):
-            told = rank.wanted(self.items[0].spans) or self._predictor is not None
-            self._ranker.check(bool(told), self.items[0].video is not None)
+            for item in self.items:
+                told = rank.wanted(item.spans) or self._predictor is not None
+                self._ranker.check(bool(told), item.video is not None)
         self.memory = self._pieces()
         self.watch = Watch(control.progress, *self._totals())
         self._begun, self._facts = False, None
         self._checkpoints: list[Path] = []
 
-    def _refuse(self, items: int) -> None:
+    def _refuse(self) -> None:
         """What cannot go together."""
-        if items > 1 and self.settings.window is not None:
+        if self._batch and self.settings.window is not None:
             raise SAMAudioError("a batch is solved in one piece: leave out the window")
-        if self.settings.candidates != 1 and (items > 1 or self._streaming):
+        if self.settings.candidates != 1 and (self._batch or self._streaming):
             what = "a stream" if self._streaming else "a batch"
             raise SAMAudioError(
                 f"{what} has one candidate: use separate() or separate_long() for several"
             )
         if self._control.resume is not None and self._streaming:
             raise SAMAudioError("a stream cannot be resumed: use separate_long()")
+
+    @property
+    def _rows(self) -> int:
+        return len(self.voices) * max(self.settings.rounds)
 
     def _pieces(self) -> memory.Pieces:
         """How the work is cut to fit into memory."""
@@ -142,80 +109,103 @@ class Run:
         networks += filter(None, [part_of(self._predictor, "network")])
         if self.settings.candidates != 1 and isinstance(self._ranker, rank.Weighted):
             networks += self._ranker.networks()
+        kept = self._batch or self.settings.candidates != 1
         work = memory.Work(
             frames=self.windows.frames,
             size=self.windows.size,
             windows=1 if self._streaming else len(self.windows.starts),
             rows=self._rows,
-            together=len(self.items),
-            samples=2 * self._rows * self.samples if self._rows > 1 else 0,
+            together=1 if kept else len(self.voices),
+            samples=2 * self._rows * self.samples if kept else 0,
+            filter=self._filter_bytes(),
         )
         limit = self.settings.max_memory
         return memory.pieces(self.networks.config, weight_bytes(networks), work, limit)
 
+    def _filter_bytes(self) -> int:
+        """What shares of the recording take, beside the separation."""
+        if not self.settings.shares:
+            return 0
+        channels, prompts = self.mixtures[0].channels, len(self.takes[0].items)
+        waves = 2 * prompts * self.mixtures[0].views
+        return share.work_bytes(self.networks.sample_rate, channels, waves, prompts)
+
     def _totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """Units of each stage, and the work of one."""
-        config, mixtures = self.networks.config, [item.mixture for item in self.items]
-        ready = sum(mixture.encoded and mixture.samples == self.samples for mixture in mixtures)
+        config, left = self.networks.config, 0  # views to be encoded
+        for mixture in self.mixtures:
+            if not mixture.encoded or mixture.samples != self.samples:
+                left += mixture.views
         totals = {
             "load": 1,
-            "encode": (len(mixtures) - ready) * self.windows.frames,
+            "encode": left * self.windows.frames,
             "solve": self._rows * len(self.windows.starts) * len(self.plan),
-            "rank": 0 if self.settings.candidates == 1 else self._rows,
-            "decode": self._rows * self._stems * self.windows.frames,
+            "rank": 0 if self.settings.candidates == 1 else max(self.settings.rounds),
+            "decode": self._rows * len(range(2)[self.settings.decoded]) * self.windows.frames,
             "write": 1,
         }
         return totals, costs(config.codec, config.transformer, self.windows.size)
 
-    @property
-    def _stems(self) -> int:
-        """That are decoded; rankers compare the model's own residuals, whichever is wanted."""
-        return 1 if self.settings.subtracts and self.settings.candidates == 1 else 2
-
     def __iter__(self) -> Iterator[Chunk]:
-        """Consecutive pieces of the recording's stems; of several candidates, the best one's."""
+        """Consecutive pieces of the stems of one prompt; of several candidates, the best one's."""
+        return (chunk for (chunk,) in self.stems())
+
+    def stems(self) -> Iterator[tuple[Chunk, ...]]:
+        """The same of all prompts."""
         return stepwise(self.networks, self._chunks(), self._control.cancel)
 
     def results(self) -> list[Separation]:
         """All of every item, in memory."""
-        if len(self.items) == 1:
-            results = [Separation(**{**vars(self.facts), **made}) for made in [joined(list(self))]]
-        else:
+        if self._batch:
             with alone(self.networks, self._control.cancel):
                 self.watch.start()
-                stems = self.decoded(self.solved(self.conditions(), self.seeds), self.seeds)
-                numbered = enumerate(zip(self.seeds, stems, strict=True))
-                results = [self._finished(i, seed, row) for i, (seed, row) in numbered]
+                waves = self.decoded(self.solved(self.conditions(), self.takes), self.takes)
+                made = zip(self.takes, waves, strict=True)
+                results = [one for take, wave in made for one in self._finished(take, wave)]
+        else:
+            pieces = joined(list(self.stems()))
+            told = zip(self.stem_facts, pieces, strict=True)
+            results = [Separation(**{**vars(facts), **made}) for facts, made in told]
         self.forget()
         return results
 
     @property
     def facts(self) -> Facts:
         """What a report tells, once the run is complete."""
+        return self.stem_facts[0]
+
+    @property
+    def stem_facts(self) -> list[Facts]:
+        """The same of all prompts."""
         if self._facts is None:
             raise SAMAudioError("the run is not complete: take all of its pieces first")
-        return replace(self._facts, seconds=dict(self.watch.seconds))
+        return [replace(facts, seconds=dict(self.watch.seconds)) for facts in self._facts]
 
     def forget(self) -> None:
         """Remove what the run could have been resumed from."""
         for path in self._checkpoints:
             path.unlink(missing_ok=True)
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self) -> Iterator[tuple[Chunk, ...]]:
         if self._begun:
             raise SAMAudioError("a run is made once: prepare another one")
         self._begun = True
         self.watch.start()
-        conditions, presence = self.conditions(), []
-        if self._rows > 1:
+        conditions, (take,) = self.conditions(), self.takes
+        if self.settings.candidates != 1:
             best = self._ranked(conditions)
-            self._facts = Facts(**{one.name: getattr(best, one.name) for one in fields(Facts)})
-            yield Chunk(best.target, best.residual, best.sample_rate, best.spans, best.presence)
+            names = [one.name for one in fields(Facts)]
+            self._facts = [Facts(**{name: getattr(one, name) for name in names}) for one in best]
+            yield tuple(
+                Chunk(one.target, one.residual, one.sample_rate, one.spans, one.presence)
+                for one in best
+            )
             return
-        for chunk in self._finish(0)(self._streamed(conditions)):
-            presence += chunk.presence
-            yield chunk
-        self._facts = self._told(0, self.settings.seed, presence)
+        presences = [()] * len(self.items)
+        for chunks in self._finish(take)(self._streamed(conditions)):
+            presences = [old + new.presence for old, new in zip(presences, chunks, strict=True)]
+            yield chunks
+        self._facts = [self._told(take, *each) for each in enumerate(presences)]
 
     def conditions(self) -> Conditions:
         """Everything that does not change while the solver runs. A stream encodes its mixture
@@ -223,21 +213,25 @@ class Run:
         networks, watch, chunk = self.networks, self.watch, self.memory.frames
         networks.read_weights()
         watch.advance("load", 1)
-        latents = [item.mixture for item in self.items]
-        for mixture in latents:
+        for mixture in self.mixtures:
             mixture.encode(chunk, watch)
+        latents = [item.mixture for item in self.items]
         if not self._streaming or self._predictor is not None:
-            latents = [mixture.padded(self.samples, chunk, watch) for mixture in latents]
+            whole = {one: one.padded(self.samples, chunk, watch) for one in self.mixtures}
+            latents = [whole[mixture] for mixture in latents]
         if self._predictor is not None:
             self._predict(latents)
         text, text_mask = networks.embed_text([item.description for item in self.items])
         rows = np.full((len(self.items), self.windows.frames), PADDING, np.int32)
         for row, item in zip(rows, self.items, strict=True):
             row[: len(item.mixture)] = item.anchors(networks)
-        moments, seen = networks.moments(text, self.plan), [x.seen(networks) for x in self.items]
+        moments, seen = networks.moments(text, self.plan), {None: None}
+        for item in self.items:  # prompts may share a video
+            seen[item.video] = seen.get(item.video) or item.seen(networks)
+        seen = [seen[item.video] for item in self.items]
         watch.advance("encode")
         mx.clear_cache()
-        return Conditions(networks, latents, text, text_mask, moments, rows, seen)
+        return Conditions(networks, self.voices, latents, text, text_mask, moments, rows, seen)
 
     def _predict(self, latents: Sequence[np.ndarray]) -> None:
         """Give spans to the items that have none."""
@@ -256,91 +250,129 @@ class Run:
         for i, spans in zip(missing, found, strict=True):
             self.items[i] = replace(self.items[i], spans=spans, predicted=True)
 
-    def solved(self, conditions: Conditions, seeds: Sequence[int]) -> np.ndarray:
-        """The state at t = 1, (N, R, 2C), a row for each seed."""
-        items = range(len(seeds)) if len(self.items) > 1 else [0] * len(seeds)
-        field = Field(conditions, self.windows, items, self.memory.windows, self.watch)
-        saved = self._checkpoint(seeds)
-        state = solve(field, self._noise(seeds), self.plan, self.watch, saved)
+    def _voices(self, takes: Sequence[Take]) -> list[tuple[int, int]]:
+        """The rows of a state: the number of a take, and of a voice."""
+        return [
+            (number, voice)
+            for number, take in enumerate(takes)
+            for voice, (item, _) in enumerate(self.voices)
+            if item in take.items
+        ]
+
+    def solved(self, conditions: Conditions, takes: Sequence[Take]) -> np.ndarray:
+        """The state at t = 1, (N, R, 2C)."""
+        voices = [voice for _, voice in self._voices(takes)]
+        field = Field(conditions, self.windows, voices, self.memory.windows, self.watch)
+        saved = self._checkpoint([take.seed for take in takes])
+        state = solve(field, self._noise(takes), self.plan, self.watch, saved)
         mx.clear_cache()
         return state
 
-    def _noise(self, seeds: Sequence[int]) -> np.ndarray:
-        """The state at t = 0, (N, R, 2C)."""
+    def _noise(self, takes: Sequence[Take]) -> np.ndarray:
+        """The state at t = 0, (N, R, 2C): one noise for all voices of a take."""
         codec, given = self.networks.config.codec, self.settings.noise
+        seeds = [take.seed for take in takes]
         noise = np.array(draws.noise(codec, self.windows.frames, seeds, given))
         mx.clear_cache()
-        return np.ascontiguousarray(noise.swapaxes(0, 1))
+        return np.stack([noise[take] for take, _ in self._voices(takes)], axis=1)
+
+    def _message(self, takes: Sequence[Take]) -> mx.array | None:
+        """The watermark's bits for each row, (R, 2, 16); shares carry none."""
+        codec, settings = self.networks.config.codec, self.settings
+        if settings.shares:
+            return None
+        seeds = [take.seed for take in takes]
+        message = draws.message(codec, seeds, settings.message, settings.watermark)
+        if message is None:
+            return None
+        numbers = mx.array([take for take, _ in self._voices(takes)])
+        return message.reshape(len(takes), 2, -1)[numbers]
 
     def _streamed(self, conditions: Conditions) -> Iterator[mx.array]:
-        """Consecutive waveforms (stems, t) of the only row."""
+        """Consecutive waveforms (voices, stems, t) of the only take."""
         if not self._streaming:
-            states = self._cut(self.solved(conditions, self.seeds))
+            states = self._cut(self.solved(conditions, self.takes))
         else:
-            noise = self._noise(self.seeds)[:, 0]
-            pieces = follow(conditions, noise, self.windows, self.plan, self.watch)
-            states = (piece[:, None] for piece in pieces)
-        return (rows[0] for rows in self._decode(states, self.seeds))
+            noise, at_once = self._noise(self.takes), self.memory.windows
+            states = follow(conditions, noise, self.windows, self.plan, at_once, self.watch)
+        return self._decoder()(states, self._message(self.takes))
 
-    def decoded(self, state: np.ndarray, seeds: Sequence[int]) -> list[np.ndarray]:
-        """The stems (stems, N * hop) of each row of a state at t = 1."""
-        rows, count = [], self.memory.windows
-        for i in range(0, len(seeds), count):
-            pieces = self._decode(self._cut(state[:, i : i + count]), seeds[i : i + count])
+    def decoded(self, state: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
+        """The waveforms (voices, stems, N * hop) of each take, of a state at t = 1."""
+        rows, message = [], self._message(takes)
+        for i in range(0, state.shape[1], self.memory.windows):
+            some = slice(i, i + self.memory.windows)
+            bits = None if message is None else message[some]
+            pieces = self._decoder()(self._cut(state[:, some]), bits)
             rows.extend(np.array(mx.concatenate(list(pieces), axis=-1)))
-        return rows
+        of = [take for take, _ in self._voices(takes)]
+        return [np.stack([rows[row] for row, one in enumerate(of) if one == number])
+                for number in range(len(takes))]  # fmt: skip
 
     def _cut(self, state: np.ndarray) -> Iterator[np.ndarray]:
         """A state in pieces, of which one after the other goes to the device."""
         size = self.memory.frames if len(self.windows.starts) > 1 else len(state)
         return (state[i : i + size] for i in range(0, len(state), size))
 
-    def _decode(self, states: Iterator[np.ndarray], seeds: Sequence[int]) -> Iterator[mx.array]:
-        """Consecutive states (n, R, 2C) -> consecutive waveforms (R, stems, t)."""
-        codec, settings = self.networks.config.codec, self.settings
-        message = draws.message(codec, seeds, settings.message, settings.watermark)
-        decoder = Decoder(
-            self.networks.network.audio_codec, self._stems, self.memory.frames, self.watch
-        )
-        return decoder(states, message)
+    def _decoder(self) -> Decoder:
+        codec = self.networks.network.audio_codec
+        return Decoder(codec, self.settings.decoded, self.memory.frames, self.watch)
 
-    def _ranked(self, conditions: Conditions) -> Separation:
-        """The best of several candidates."""
-        item, watch = self.items[0], self.watch
-        known = dict(sample_rate=self.networks.sample_rate, description=item.description)
-        known |= dict(spans=item.spans, video=item.aligned_video())
+    def _ranked(self, conditions: Conditions) -> list[Separation]:
+        """Of each prompt, the best of several candidates."""
+        (take,), watch = self.takes, self.watch
 
         def make(seeds: list[int]) -> list[np.ndarray]:
-            rows = self.decoded(self.solved(conditions, seeds), seeds)
-            return [stems[:, : self.samples] for stems in rows]
+            takes = [take._replace(seed=seed) for seed in seeds]
+            waves = self.decoded(self.solved(conditions, takes), takes)
+            return [wave[..., : self.samples] for wave in waves]
 
-        def score(targets: np.ndarray, residuals: np.ndarray) -> object:
-            scores = self._ranker(targets, residuals, item.mixture.wave(), **known)
-            watch.advance("rank", len(targets) - watch.done("rank"))
-            return scores
+        def score(waves: np.ndarray) -> candidates.Scores:
+            scores = [self._scores(voice, waves[:, voice]) for voice in range(len(self.voices))]
+            watch.advance("rank", len(waves) - watch.done("rank"))
+            return candidates.averaged(scores)
 
         found = candidates.ranked(make, score, self.settings)
         for stage in ("solve", "rank", "decode"):  # "auto" may have ended early
             watch.skip_rest(stage)
-        results = tuple(
-            replace(self._finished(0, seed, stems), score=next(iter(row.values())), scores=row)
-            for seed, stems, row in found
+        results = [
+            [
+                replace(one, score=next(iter(row.values())), scores=row)
+                for one in self._finished(take._replace(seed=seed), waves)
+            ]
+            for seed, waves, row in found
+        ]
+        best = max(results, key=lambda prompts: prompts[0].score)
+        prompts = zip(best, *results, strict=True)
+        return [replace(one, candidates=tuple(every)) for one, *every in prompts]
+
+    def _scores(self, voice: int, waves: np.ndarray) -> candidates.Scores:
+        """Of the candidates (k, 2, T) of a voice."""
+        item, view = self.items[self.voices[voice][0]], self.voices[voice][1]
+        scores = self._ranker(
+            waves[:, 0],
+            waves[:, 1],
+            item.mixture.waves()[view],
+            sample_rate=self.networks.sample_rate,
+            description=item.description,
+            spans=item.spans,
+            video=item.aligned_video(),
         )
-        return replace(max(results, key=lambda one: one.score), candidates=results)
+        return candidates.checked(scores, len(waves))
 
-    def _finish(self, i: int) -> Finish:
-        item = self.items[i]
-        predicted = item.spans if item.predicted else None
-        return Finish(item.mixture, self.settings, item.spans, predicted)
+    def _finish(self, take: Take) -> Finish:
+        items = [self.items[i] for i in take.items]
+        predicted = [item.spans if item.predicted else None for item in items]
+        return Finish(items[0].mixture, self.settings, [item.spans for item in items], predicted)
 
-    def _finished(self, i: int, seed: int, stems: np.ndarray) -> Separation:
-        """An item's result from its whole stems (stems, T)."""
-        stems = mx.array(stems[: 1 if self.settings.subtracts else 2])
-        made = joined(list(self._finish(i)([stems])))
-        return Separation(**{**vars(self._told(i, seed, ())), **made})
+    def _finished(self, take: Take, waves: np.ndarray) -> list[Separation]:
+        """The results of a take from its whole waveforms (voices, stems, T)."""
+        made = enumerate(joined(list(self._finish(take)([mx.array(waves)]))))
+        return [Separation(**{**vars(self._told(take, i, ())), **fields}) for i, fields in made]
 
-    def _told(self, i: int, seed: int, presence: Sequence[Presence]) -> Facts:
-        item, networks = self.items[i], self.networks
+    def _told(self, take: Take, number: int, presence: Sequence[Presence]) -> Facts:
+        item, networks = self.items[take.items[number]], self.networks
+        marks = networks.config.codec.watermark and not self.settings.shares
         return Facts(
             model=networks.name,
             description=item.description,
@@ -348,12 +380,12 @@ class Run:
             spans_predicted=item.predicted,
             video=item.video,
             settings=self.settings,
-            seed=seed,
+            seed=take.seed,
             sample_rate=networks.sample_rate,
             samples=item.mixture.samples,
             windows=len(self.windows.starts),
             evaluations=len(self.plan),
-            watermark=networks.config.codec.watermark and self.settings.watermark,
+            watermark=marks and self.settings.watermark,
             estimated_memory=self.memory.bytes,
             seconds=dict(self.watch.seconds),
             presence=tuple(presence),
@@ -374,7 +406,7 @@ class Run:
         """Fingerprints of what all rounds of candidates share; files are read whole for them."""
         prompts = [(item.description, item.spans, fingerprint(item.video)) for item in self.items]
         return {
-            "file": digest(*(item.mixture.fingerprint() for item in self.items)),
+            "file": digest(*(mixture.fingerprint() for mixture in self.mixtures)),
             "model": self.networks.fingerprint(),
             "prompt": digest(prompts),
         }

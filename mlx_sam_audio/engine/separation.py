@@ -3,12 +3,15 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from .. import __version__
+from ..errors import SAMAudioError
+from ..files import slug
 from ..kinds import FilePath, check, native
 from ..media import sound_files
 from ..media.video import MaskedVideo
@@ -19,10 +22,11 @@ from .presence import Presence, absences
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A piece of a stream; pieces follow one another without gap or overlap."""
+    """A piece of a stream; pieces follow one another without gap or overlap. (t,) in mono, (2, t)
+    in stereo."""
 
-    target: mx.array  # (t,) float32
-    residual: mx.array  # (t,) float32
+    target: mx.array  # float32
+    residual: mx.array  # float32
     sample_rate: int
     spans: tuple[Span, ...] = ()  # of the whole recording, predicted ones included
     presence: tuple[Presence, ...] = ()  # of the windows that end in this piece
@@ -89,10 +93,10 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Separation(Facts):
-    """What was asked for and what is left, mono, as long as the input."""
+    """What was asked for and what is left, (T,) in mono, (2, T) in stereo, as long as the input."""
 
-    target: mx.array  # (T,) float32
-    residual: mx.array  # (T,) float32
+    target: mx.array  # float32
+    residual: mx.array  # float32
 
     def save(self, target: FilePath, residual: FilePath | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
@@ -101,6 +105,29 @@ class Separation(Facts):
         written = sound_files.write_all(
             [(path, stem) for path, stem in stems if path is not None], self.sample_rate
         )
+        return [notice for notice in written if notice]
+
+
+class Stems(tuple[Separation, ...]):
+    """Separations of one recording, one for each prompt."""
+
+    @property
+    def rest(self) -> mx.array:
+        """What no prompt took, with which the targets add up to the recording."""
+        if any(stem.residual is not self[0].residual for stem in self):
+            raise SAMAudioError("stems with share=False have a residual each, and no common rest")
+        return self[0].residual
+
+    def save(self, folder: FilePath, suffix: str = ".wav") -> list[str]:
+        """Write each target, and the rest where there is one, into a folder, named by description:
+        all or none. Returns notices of peaks above full scale."""
+        check(dict(folder=folder), Stems.save)
+        sounds = [(slug(stem.description) or "sound", stem.target) for stem in self]
+        if all(stem.residual is self[0].residual for stem in self):
+            sounds.append(("rest", self.rest))
+        paths = [Path(folder) / f"{name}{suffix}" for name, _ in sounds]
+        arrays = [np.array(sound) for _, sound in sounds]
+        written = sound_files.write_all(list(zip(paths, arrays, strict=True)), self[0].sample_rate)
         return [notice for notice in written if notice]
 
 

@@ -4,7 +4,8 @@ Overlapping windows solve one ODE: at every evaluation their velocities are cros
 field over the whole recording (MultiDiffusion, Bar-Tal et al., 2023), which starts from one noise.
 A short recording is one window. `follow` does the same with one window after the other, each
 following, where it overlaps, the trajectory that was fixed before it. N latent frames of the
-recording, W of a window, C channels, R rows, which differ in their noise or are items of a batch.
+recording, W of a window, C channels, R rows, which differ in their noise or their voice (see
+`condition`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,23 +23,23 @@ from .windows import Windows
 class Field:
     """The velocity over the whole recording, where every window has its share.
 
-    items: the item of each row. at_once: how many windows, of whatever row, are evaluated at once.
+    voices: of each row. at_once: how many windows, of whatever row, are evaluated at once.
     """
 
     def __init__(
         self,
         conditions: Conditions,
         windows: Windows,
-        items: Sequence[int],
+        voices: Sequence[int],
         at_once: int,
         watch: Watch,
     ):
         self._conditions, self._windows, self._watch = conditions, windows, watch
         self._weights = windows.weights()[..., None]
-        pairs = [(k, row) for k in range(len(windows.starts)) for row in range(len(items))]
+        pairs = [(k, row) for k in range(len(windows.starts)) for row in range(len(voices))]
         self.evaluations = len(pairs)  # that one slope takes
         self._groups = [pairs[i : i + at_once] for i in range(0, len(pairs), at_once)]
-        self._items = items
+        self._voices = voices
 
     def __call__(self, y: np.ndarray, t: float) -> Iterator[tuple[int, int, np.ndarray]]:
         """The velocity (b - a, R, 2C) of frames a..b of y (N, R, 2C), from first to last.
@@ -50,7 +51,7 @@ class Field:
         for group in self._groups:
             starts = [windows.starts[k] for k, _ in group]
             x = np.stack([y[s : s + size, row] for s, (_, row) in zip(starts, group, strict=True)])
-            places = [(self._items[row], s) for s, (_, row) in zip(starts, group, strict=True)]
+            places = [(self._voices[row], s) for s, (_, row) in zip(starts, group, strict=True)]
             velocities = self._conditions.velocities(x, t, places)
             for start, (k, row), v in zip(starts, group, velocities, strict=True):
                 end, missing = start + size, start + size - first - len(held)
@@ -88,26 +89,35 @@ def follow(
     noise: np.ndarray,
     windows: Windows,
     plan: Sequence[ode.Evaluation],
+    at_once: int,
     watch: Watch,
 ) -> Iterator[np.ndarray]:
-    """States at t = 1, window after window: consecutive pieces (n, 2C) that are final.
+    """States at t = 1, window after window: consecutive pieces (n, R, 2C) that are final, of noise
+    (N, R, 2C), where row r is of voice r. at_once: how many rows are evaluated at once.
 
     In the overlap the velocity fades from the one that the windows before used, at the same
     times, to the window's own; so it starts on their trajectory and no seam shows.
     """
+    rows = range(noise.shape[1])
+    groups = [rows[i : i + at_once] for i in range(0, len(rows), at_once)]
     fixed: list[np.ndarray] = []  # velocities of every evaluation on the frames that overlap
     for k, start in enumerate(windows.starts):
         after = windows.starts[k + 1] if k + 1 < len(windows.starts) else None
         before, fixed = fixed, []
 
         def field(t: float, x: np.ndarray, start=start, before=before, fixed=fixed, after=after):
-            v = conditions.velocities(x[None], t, [(0, start)])[0]
+            v = np.empty_like(x)
+            for rows in groups:
+                places = [(row, start) for row in rows]
+                v[:, rows] = conditions.velocities(x[:, rows].swapaxes(0, 1), t, places).swapaxes(
+                    0, 1
+                )
+                watch.advance("solve", len(rows))
             if before:
                 old = before[len(fixed)]
-                ramp = ((np.arange(len(old), dtype=np.float32) + 0.5) / len(old))[:, None]
+                ramp = ((np.arange(len(old), dtype=np.float32) + 0.5) / len(old))[:, None, None]
                 v[: len(old)] = (1 - ramp) * old + ramp * v[: len(old)]
             fixed.append(v[after - start :].copy() if after is not None else v[:0])
-            watch.advance("solve", 1)
             return v
 
         *_, x = ode.integrate(field, noise[start : start + windows.size], plan)
