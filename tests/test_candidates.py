@@ -127,19 +127,20 @@ def windows_of(levels: list[float]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_presence_is_the_level_under_the_mixture():
     target, residual = windows_of([-3, -30, -6])
-    target, residual = target[:2500], residual[:2500]
-    pieces = [(target[i : i + 333], residual[i : i + 333]) for i in range(0, 2500, 333)]
-    rows, stems = zip(*presence.measured(pieces, presence.Meter(RATE)), strict=True)
+    stems = np.stack([target, residual])[:, None, None, :2500]
+    pieces = [stems[..., i : i + 333] for i in range(0, 2500, 333)]
+    windows = list(presence.measured(pieces, presence.Meter(RATE)))
+    rows = [window.presences[0] for window in windows]
     assert [(r.start, r.end) for r in rows] == [(0, 1), (1, 2), (2, 2.5)]
     assert np.allclose([r.level for r in rows], [-3, -30, -6], atol=1e-3)
-    assert np.array_equal(np.concatenate(stems, axis=1), np.stack([target, residual]))
+    assert np.array_equal(np.concatenate([window[1:] for window in windows], axis=-1), stems)
     assert presence.absences(rows) == [(1, 2)]
 
 
 def test_the_gate_silences_what_is_absent():
     target, residual = windows_of([-3, -30, -40, -6])
-    rows, stems = zip(*presence.gated([(target, residual)], presence.Meter(RATE)), strict=True)
-    gated = np.concatenate(stems, axis=1)
+    windows = presence.gated([(target[None, None], residual[None, None])], presence.Meter(RATE))
+    gated = np.concatenate([window[1:] for window in windows], axis=-1)[:, 0, 0]
     assert np.allclose(gated.sum(axis=0), target + residual, atol=1e-6)
     fade = round(presence.FADE * RATE)
     quiet = slice(RATE + fade, 3 * RATE - fade)

@@ -20,6 +20,7 @@ from mlx_sam_audio import Cancelled, SAMAudioError, SAMAudioWarning, Span
 from mlx_sam_audio.engine import draws, memory
 from mlx_sam_audio.engine.checkpoint import Checkpoint, beside
 from mlx_sam_audio.engine.condition import Conditions
+from mlx_sam_audio.engine.item import Take
 from mlx_sam_audio.engine.solve import Field, follow, solve
 from mlx_sam_audio.engine.windows import Windows
 from mlx_sam_audio.loading import manifest
@@ -117,7 +118,7 @@ def test_windows_share_one_field(toy):
         cut = slice(start, start + size)
         v = conditions.velocities(noise[None, cut], 0, [(0, start)])
         expected[cut] += weight[:, None] * v[0]
-    state = run.solved(conditions, run.seeds)
+    state = run.solved(conditions, run.takes)
     assert parity.relative_error(state[:, 0], expected) < 1e-6
 
 
@@ -126,10 +127,10 @@ def test_rows_that_share_windows_are_solved_as_each_alone(toy):
     options = dict(window=0.4, overlap=0.1, candidates=3, **FAST)
     run = toy.prepare(NOISE[:1600], "dog", seed=4, **options)
     assert len(run.windows.starts) == 5 and run.memory.windows == 8
-    together = run.solved(run.conditions(), [4, 5, 6])
+    together = run.solved(run.conditions(), [Take(seed, [0]) for seed in (4, 5, 6)])
     for row, seed in enumerate((4, 5, 6)):
         alone = toy.prepare(NOISE[:1600], "dog", **{**options, "candidates": 1}, seed=seed)
-        state = alone.solved(alone.conditions(), [seed])[:, 0]
+        state = alone.solved(alone.conditions(), alone.takes)[:, 0]
         assert parity.relative_error(together[:, row], state) < 1e-5
 
 
@@ -145,7 +146,7 @@ def test_length_and_alignment(toy, monkeypatch, samples, window, overlap):
     """With a model that returns the mixture itself, output frames are the input frames."""
 
     def mixture_as_target(self, x, t, places):
-        cuts = [self.latents[item][start : start + x.shape[1]] for item, start in places]
+        cuts = [self.latents[item][start : start + x.shape[1], 0] for item, start in places]
         return np.concatenate([np.stack(cuts)] * 2, axis=-1) - x
 
     monkeypatch.setattr(Conditions, "velocities", mixture_as_target)
@@ -205,9 +206,10 @@ def test_a_stream_goes_on_where_it_was(toy):
     options = dict(window=0.4, overlap=0.12, method="midpoint", steps=3)
     run = toy.prepare(NOISE[:800], "dog", **options)
     noise, conditions = np.array(draws.noise(toy.config.codec, 100, [0])[0]), run.conditions()
-    first, second, _ = follow(conditions, noise, run.windows, run.plan, run.watch)
+    noise = noise[:, None]
+    first, second, _ = follow(conditions, noise, run.windows, run.plan, 1, run.watch)
     field = Field(conditions, Windows.over(50, 50, 15), [0], 1, run.watch)
-    alone = solve(field, noise[:50, None].copy(), run.plan, run.watch)[:, 0]
+    alone = solve(field, noise[:50].copy(), run.plan, run.watch)
     assert parity.relative_error(first, alone[:35]) < 1e-5
     near, far = (np.linalg.norm(second[i] - alone[35 + i]) for i in (0, 14))
     assert near < 0.3 * far

@@ -33,8 +33,9 @@ def test_solver_states(tiny, golden, name):
     expected = golden[f"state.{name}"]
     noise = golden["input.noise"][mx.array(items), : expected.shape[1]]
     wanted = [Item(waves[i], prompts[i], spans[i] * (case["prompt"] == "span")) for i in items]
-    run = Run(tiny, wanted, Settings(noise=noise, **parity.solver_options(case)))
-    state = run.solved(run.conditions(), run.seeds).swapaxes(0, 1)
+    settings = Settings(noise=noise, **parity.solver_options(case))
+    run = Run(tiny, wanted, settings, batch=True)
+    state = run.solved(run.conditions(), run.takes).swapaxes(0, 1)
     assert parity.relative_error(state, expected) <= golden.tolerances["stage"]
 
 

@@ -77,7 +77,7 @@ def test_channels_are_averaged(tiny):
 def test_a_file_is_resampled(tiny, tmp_path):
     t = np.arange(22_050) / 44_100
     soundfile.write(tmp_path / "a.wav", np.sin(2 * np.pi * 440 * t), 44_100, subtype="FLOAT")
-    wave = tiny.encode(tmp_path / "a.wav").wave()
+    (wave,) = tiny.encode(tmp_path / "a.wav").waves()
     expected = np.sin(2 * np.pi * 440 * np.arange(24_000) / 48_000)
     assert wave.shape == (24_000,)
     assert parity.relative_error(wave[1000:-1000], expected[1000:-1000]) < 1e-3
@@ -189,7 +189,7 @@ def test_bad_options(tiny, options, message):
 
 
 def test_a_batch_must_match(tiny):
-    with pytest.raises(SAMAudioError, match="as many audios"):
+    with pytest.raises(SAMAudioError, match="as many descriptions"):
         tiny.separate_batch([WAVE], ["dog", "cat"])
 
 

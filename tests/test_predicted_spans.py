@@ -111,7 +111,7 @@ def test_they_say_where_the_sound_is(tiny, window, monkeypatch):
 
 def test_the_real_network_reads_the_mixtures_latents(tiny, folder):
     predictor = SpanPredictor.from_pretrained(folder)
-    latents = tiny.encode(WAVE)[:][None]
+    latents = tiny.encode(WAVE)[:].swapaxes(0, 1)
     (expected,) = predictor(latents, "dog", threshold=0.5, samples=[len(WAVE)])
     options = partial(predictor, threshold=0.5)
     assert expected and tiny.predict_spans(WAVE, "dog", options) == expected

@@ -51,25 +51,22 @@ def predicted(
     for i, row in zip(views, found, strict=True):
         check_prompt(descriptions[i], row)
         rows[i].append(row if isinstance(row, tuple) else tuple(row))
-    return [row[0] if len(row) == 1 else Anywhere(row) for row in rows]
+    return [row[0] if len(row) == 1 else joined(row) for row in rows]
 
 
-class Anywhere(tuple):
-    """Spans of several views, joined where they overlap. `probability` is there if they tell it."""
-
-    def __new__(cls, views: Sequence[tuple[Span, ...]]):
-        joined: list[Span] = []
-        for span in sorted((span for row in views for span in row), key=lambda span: span.start):
-            last = joined[-1] if joined else None
-            if last and last.sign == span.sign and span.start <= last.end:
-                joined[-1] = replace(last, end=max(last.end, span.end))
-            else:
-                joined.append(span)
-        return super().__new__(cls, joined)
-
-    def __init__(self, views: Sequence[tuple[Span, ...]]):
-        if all(hasattr(row, "probability") for row in views):
-            self.probability = lambda *times: max(row.probability(*times) for row in views)
+def joined(views: Sequence[tuple[Span, ...]]) -> tuple[Span, ...]:
+    """Where a sound is in any view of a recording, as probably as where it is most so."""
+    spans: list[Span] = []
+    for span in sorted((span for row in views for span in row), key=lambda span: span.start):
+        last = spans[-1] if spans else None
+        if last and last.sign == span.sign and span.start <= last.end:
+            spans[-1] = replace(last, end=max(last.end, span.end))
+        else:
+            spans.append(span)
+    if not all(hasattr(row, "probabilities") for row in views):
+        return tuple(spans)
+    probabilities = np.max([row.probabilities for row in views], axis=0)
+    return type(views[0])(spans, probabilities, views[0].frame_rate)
 
 
 def part_of(predictor: Callable | None, name: str):
