@@ -21,6 +21,7 @@ FORMATS = (
 ALLOWED = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
 LIMITS = {"max_pixels": str(2**26)}  # of a frame: a few bytes of header can ask for gigabytes
 TAGS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "track")
+LONGEST = 2000  # characters of a tag; in a wav, libsndfile drops what follows some 30 kB
 SYNONYMS = {"author": "artist"}  # aiff
 
 
@@ -95,7 +96,7 @@ def tags(path: str | Path) -> dict[str, str]:
     """Title, artist, album, date, genre, comment, copyright and track of a file, if it tells."""
     with opened(path) as source:
         told = source.metadata or audible(source, Path(path)).metadata
-        texts = {key.lower(): legible(text) for key, text in told.items()}
+        texts = {key.lower(): legible(text)[:LONGEST] for key, text in told.items()}
     texts = {SYNONYMS.get(key, key): text for key, text in texts.items()}
     return {key: texts[key] for key in TAGS if texts.get(key)}
 
