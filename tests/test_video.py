@@ -285,11 +285,17 @@ def test_a_preview_dims_all_but_the_thing(tmp_path, monkeypatch):
     assert np.array_equal(drawn[0], np.where(MASK, ARRAY[0], ARRAY[0] // 3))
 
 
-def test_a_preview_goes_on_after_a_fade_in(tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [None, [0, 0.041, 0.3, 0.323, 0.331, 0.777, 0.9]])
+def test_a_preview_has_the_frames_from_which_a_box_was_picked(tmp_path, monkeypatch, times):
     drawn = []
-    monkeypatch.setattr(preview, "sketch", lambda axes, title, frame: drawn.append(frame))
-    box = MaskedVideo(clip(tmp_path / "a.mp4"), (30, 10, 50, 20))
-    preview.preview(box, tmp_path / "preview.png")
-    numbers = [round(frame[:, 12, 40].mean() / 8) for frame in drawn]
-    assert numbers == [1, 4, 7, 10, 12, 15, 18, 21, 24]
-    assert all(frame[:, 40, 40].mean() < frame[:, 12, 40].mean() / 2 for frame in drawn)
+    monkeypatch.setattr(preview, "sketch", lambda axes, *shot: drawn.append(shot))
+    monkeypatch.setattr(preview, "save", lambda *picture: None)
+    path = clip(tmp_path / "a.mp4", len(times or range(25)), times=times)
+    preview.contact_sheet(path, tmp_path / "sheet.png")
+    preview.preview(MaskedVideo(path, (30, 10, 50, 20)), tmp_path / "preview.png")
+    titles, frames = zip(*drawn, strict=True)
+    assert titles[:9] == titles[9:]
+    for picked, marked in zip(frames[:9], frames[9:], strict=True):
+        assert np.array_equal(marked[:, 10:20, 30:50], picked[:, 10:20, 30:50])
+        assert marked[:, 40, 40].mean() <= picked[:, 40, 40].mean() / 2
+    assert len({frame[0, 12, 40] for frame in frames}) >= 3  # a fade-in ends

@@ -72,6 +72,28 @@ def test_sound_in_pieces_and_a_turned_picture(tmp_path):
     assert np.abs(audio.read(out, RATE) - wave).max() < 1e-6
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("sound_start", [0.0, 0.4])
+def test_new_sound_in_stereo(tmp_path, name, sound_start):
+    source = clip(tmp_path / "a.mp4", sound=beeps(1, [0.5]), sound_start=sound_start)
+    wave, out = np.stack([beeps(1, [0.25]), -beeps(1, [0.75]) / 2]), tmp_path / name
+    silence = round(video_files.sound_start(source) * RATE)
+    pieces = np.split(wave, [7, 40_000], axis=1)
+    assert video_files.write(source, pieces, RATE, out, out, 0.5, channels=2) == []
+    assert audio.channels(out) == 2 and packets(out) == packets(source)
+    after = np.concatenate(list(audio.blocks(out, RATE, 2)), axis=1)
+    assert np.abs(after[:, :silence]).max(initial=0) < 1e-3
+    after = after[:, silence : silence + wave.shape[1]]
+    assert np.abs(after - wave).max() < (0.05 if name == "out.mp4" else 1e-6)
+
+
+@pytest.mark.parametrize("name, rate", [("out.mp4", 37_800), ("out.mkv", 700_000)])
+def test_rates_that_the_sound_of_a_video_cannot_have(tmp_path, name, rate):
+    source = clip(tmp_path / "a.mp4", 3)
+    with pytest.raises(SAMAudioError, match=f"{name}: {name[4:]} holds sound of .* not {rate} Hz"):
+        video_files.remux(source, beeps(0.1, [0]), rate, tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["out.mov", "out.mkv"])
 def test_target_and_residual_add_up(tmp_path, name):
     source, noise = clip(tmp_path / "a.mp4", count=3), np.random.default_rng(0)

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import SAMAudioError
 from ..files import existing
+from ..kinds import is_text
 
 # FFmpeg's demuxers; none of them opens another file, as playlists and numbered pictures do
 FORMATS = (
@@ -18,6 +20,9 @@ FORMATS = (
 )
 ALLOWED = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
 LIMITS = {"max_pixels": str(2**26)}  # of a frame: a few bytes of header can ask for gigabytes
+TAGS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "track")
+LONGEST = 2000  # characters of a tag; in a wav, libsndfile drops what follows some 30 kB
+SYNONYMS = {"author": "artist"}  # aiff
 
 
 class Unnamed:
@@ -85,3 +90,17 @@ def audible(container, path: Path):
             raise SAMAudioError(f"{path} holds sound in a format that cannot be decoded")
         return stream
     raise SAMAudioError(f"{path} has no sound")
+
+
+def tags(path: str | Path) -> dict[str, str]:
+    """Title, artist, album, date, genre, comment, copyright and track of a file, if it tells."""
+    with opened(path) as source:
+        told = source.metadata or audible(source, Path(path)).metadata
+        texts = {key.lower(): legible(text)[:LONGEST] for key, text in told.items()}
+    texts = {SYNONYMS.get(key, key): text for key, text in texts.items()}
+    return {key: texts[key] for key in TAGS if texts.get(key)}
+
+
+def legible(text: str) -> str:
+    """Text that is no UTF-8 is what Windows writes, most often."""
+    return text if is_text(text) else os.fsencode(text).decode("cp1252", "replace")

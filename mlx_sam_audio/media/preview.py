@@ -53,14 +53,14 @@ def contact_sheet(
 
 
 def preview(video: MaskedVideo, output: str | Path, columns: int = 3, rows: int = 3) -> None:
-    """Write a PNG of frames from the whole video, in which all but the thing is dimmed."""
+    """Write a PNG of the frames of a contact sheet, in which all but the thing is dimmed."""
     count = columns * rows
     if is_file(video.frames):
-        times = moments(video.frames, count)
+        times = [frame_at(video.frames, seconds)[0] for seconds in moments(video.frames, count)]
         titles = [f"{time:.2f} s" for time in times]
     else:
         times = spread(len(video.frames), count)
         titles = [f"frame {time}" for time in times]
-    pairs = matched(replace(video, start=0.0), times, dim)
+    pairs = matched(replace(video, start=0.0), np.array(times), dim)
     frames = itertools.chain.from_iterable(itertools.starmap(itertools.repeat, pairs))
     sheet(zip(titles, frames, strict=True), columns, rows, output)

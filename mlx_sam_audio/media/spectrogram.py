@@ -15,7 +15,7 @@ FLOOR = -80  # dB below the loudest point of the mixture
 
 def save(
     path: str | Path,
-    rows: dict[str, Iterable[np.ndarray]],  # title -> blocks of samples, the mixture first
+    rows: dict[str, Iterable[np.ndarray]],  # title -> blocks (t,) or (2, t), the mixture first
     samples: int,
     sample_rate: int,
     spans: Sequence[Span] = (),
@@ -48,17 +48,21 @@ def save(
 
 
 def decibels(blocks: Iterable[np.ndarray], samples: int, sample_rate: int) -> np.ndarray:
-    """Log power (columns, bins) of windows of about 32 ms, at most some 1200 of them."""
+    """Log power (columns, bins) of windows of about 32 ms, at most some 1200 of them; the channels'
+    mean."""
     size = 2 ** round(np.log2(0.032 * sample_rate))
     hop = max(size // 4, samples // 1200)
     window = np.hanning(size).astype(np.float32)
-    columns, held, start = [], np.zeros(size // 2, np.float32), 0  # start of the next column
-    for block in itertools.chain(blocks, [np.zeros(size, np.float32)]):
-        held = np.concatenate([held, block])
-        while start + size <= len(held):
-            columns.append(np.abs(np.fft.rfft(held[start : start + size] * window)))
+    blocks = map(np.atleast_2d, blocks)
+    first = next(blocks)
+    silence = np.zeros((len(first), size), np.float32)
+    columns, held, start = [], silence[:, size // 2 :], 0  # start of the next column
+    for block in itertools.chain([first], blocks, [silence]):
+        held = np.concatenate([held, block], axis=1)
+        while start + size <= held.shape[1]:
+            spectra = np.fft.rfft(held[:, start : start + size] * window)
+            columns.append(np.square(np.abs(spectra)).mean(axis=0))
             start += hop
-        drop = min(start, len(held))
-        held, start = held[drop:], start - drop
-    power = np.square(np.stack(columns)) / window.sum() ** 2
-    return 10 * np.log10(power + 1e-12)
+        drop = min(start, held.shape[1])
+        held, start = held[:, drop:], start - drop
+    return 10 * np.log10(np.stack(columns) / window.sum() ** 2 + 1e-12)

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SAMAudioError, note
-from ..files import existing, reason, whole, writable
+from ..files import existing, whole, writable
+from ..kinds import RATES
+from . import encoding
 from .containers import container, opened, reading
+from .encoding import encoded, writing
 
 WRITTEN = {  # suffix: container, codec of the sound
     ".mp4": ("mp4", "aac"),
@@ -21,8 +24,6 @@ WRITTEN = {  # suffix: container, codec of the sound
     ".mkv": ("matroska", "flac"),
 }
 PIECE = 2**15  # samples of sound encoded at a time
-AAC_RATE = 192_000  # bits per second, or as many as the input's sound has
-AAC_MOST = 6  # bits per sample
 ANY_TAG = "\0\0\0\0"  # the muxer chooses
 OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "timecode"}
 OF_THE_SOUND = {"language", "title", "name", "handler_name"}
@@ -117,20 +118,28 @@ def duration(path: str | Path) -> float:
         return (container.duration or 0) / 1e6
 
 
+def check(path: str | Path, sample_rate: int) -> None:
+    """Raises SAMAudioError where a video of that name holds no sound of that rate."""
+    _, codec = WRITTEN[Path(path).suffix.lower()]
+    encoding.check(Path(path), encoding.RATES.get(codec, RATES), sample_rate)
+
+
 def remux(source: str | Path, sound: np.ndarray, sample_rate: int, output: str | Path) -> None:
     """Write the video `source` with `sound` in place of its own, the first of them.
 
-    sound: mono samples (T,), the first one heard where the sound of `source` starts. AAC in .mp4
-    and .m4v, else lossless, 24 bits; turned down where it passes full scale. All else of `source`
-    is copied as it is; a note names what `output` cannot hold. Nothing has the name of `output`
-    before all is written. Raises SAMAudioError.
+    sound: samples (T,) or, in stereo, (2, T), the first one heard where the sound of `source`
+    starts. AAC in .mp4 and .m4v, else lossless, 24 bits; turned down where it passes full scale.
+    All else of `source` is copied as it is; a note names what `output` cannot hold. Nothing has the
+    name of `output` before all is written. Raises SAMAudioError.
     """
     output = writable(output, WRITTEN)
+    check(output, sample_rate)
     if output.exists() and output.samefile(existing(source)):
         raise SAMAudioError(f"{output} is the video itself: choose another name")
     peak = float(np.abs(sound).max(initial=0))
     with whole(output) as (part,):
-        notices = write(source, [sound], sample_rate, part, output, peak)
+        channels = len(np.atleast_2d(sound))
+        notices = write(source, [sound], sample_rate, part, output, peak, channels)
     for notice in notices:
         note(notice)
 
@@ -142,9 +151,10 @@ def write(
     part: Path,
     output: Path,
     peak: float,
+    channels: int = 1,
 ) -> list[str]:
-    """The same into `part`, for a file that will be called `output`. sound: consecutive pieces (T,)
-    with this peak. Returns what the user must know."""
+    """The same into `part`, for a file that will be called `output`. sound: consecutive pieces
+    (t,), or (2, t) of two channels, with this peak. Returns what the user must know."""
     silence, loudest = round(sound_start(source) * sample_rate), max(peak, 1.0)
     kind, _ = WRITTEN[output.suffix.lower()]
     with opened(source) as old, writing(output), open(part, "wb") as file:
@@ -152,9 +162,9 @@ def write(
         with container(file, "w", format=kind, container_options=options(kind, texts)) as new:
             new.metadata.update(texts)
             copy_chapters(old, new, zero)
-            voice, copies, lacking = tracks(source, old, new, sample_rate, output)
+            voice, copies, lacking = tracks(source, old, new, sample_rate, output, channels)
             blocks = (block / np.float32(loudest) for block in sound)
-            voices = encoded(voice, delayed(blocks, silence))
+            voices = encoded(voice, delayed(blocks, silence, channels))
             # in the order of time, or the muxer would have to keep what comes too early
             packets = moved(old, copies, zero, source)
             for packet in heapq.merge(packets, voices, key=lambda p: p.dts * p.time_base):
@@ -170,7 +180,7 @@ def write(
     return notices
 
 
-def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tuple:
+def tracks(source: str | Path, old, new, sample_rate: int, output: Path, channels: int) -> tuple:
     """What `new` is made of: a stream for the sound, copies of the other streams by their numbers,
     and names of those that have none."""
     from av.stream import Stream
@@ -180,7 +190,7 @@ def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tupl
     copies, lacking = {}, []
     for stream in old.streams:
         if stream is heard:
-            voice = spoken(new, codec, sample_rate, heard)
+            voice = spoken(new, codec, sample_rate, channels, heard)
         elif type(stream) is Stream:  # PyAV before 17 crashes if asked what it is
             lacking.append("an unknown track")
         elif is_made_again(old, stream):
@@ -194,20 +204,8 @@ def tracks(source: str | Path, old, new, sample_rate: int, output: Path) -> tupl
         else:
             lacking.append(title(stream))
     if heard is None:
-        voice = spoken(new, codec, sample_rate, heard)
+        voice = spoken(new, codec, sample_rate, channels, heard)
     return voice, copies, lacking
-
-
-@contextlib.contextmanager
-def writing(path: Path):
-    import av
-
-    try:
-        yield
-    except (OSError, av.FFmpegError) as error:
-        first = error.__context__  # of which PyAV complains once more when it closes the file
-        why = reason(first if isinstance(first, OSError) else error)
-        raise SAMAudioError(f"cannot write {path}: {why}") from None
 
 
 def described(old, kind: str) -> dict[str, str]:
@@ -246,14 +244,10 @@ def copy_chapters(old, new, seconds: float) -> None:
         new.set_chapters(chapters)
 
 
-def spoken(new, codec: str, sample_rate: int, heard):
-    """A stream for the new sound, in place of `heard`."""
-    rate = {}
-    if codec == "aac":
-        given = heard is not None and heard.codec_context and heard.codec_context.bit_rate
-        rate = {"bit_rate": min(max(AAC_RATE, given or 0), AAC_MOST * sample_rate)}
-    voice = new.add_stream(codec, rate=sample_rate, layout="mono", **rate)
-    voice.codec_context.format = "fltp" if codec == "aac" else "s32"
+def spoken(new, codec: str, sample_rate: int, channels: int, heard):
+    """A stream for the new sound, in place of `heard`, with as many bits or more."""
+    given = heard is not None and heard.codec_context and heard.codec_context.bit_rate
+    voice = encoding.voice(new, codec, sample_rate, channels, given or 0)
     if heard is not None:
         name(voice, {k: text for k, text in heard.metadata.items() if k.lower() in OF_THE_SOUND})
         voice.disposition = heard.disposition.value
@@ -374,27 +368,10 @@ def moved(old, copies: dict, seconds: float, path: str | Path) -> Iterator:
             yield packet
 
 
-def delayed(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The sound in short pieces (T,) after so many samples of silence, or without its first ones.
-
-    Silence, since players do not agree on sound that starts after the pictures.
-    """
-    for block in itertools.chain([np.zeros(max(samples, 0), np.float32)], blocks):
-        block, samples = block[max(-samples, 0) :], min(samples + len(block), 0)
-        yield from (block[i : i + PIECE] for i in range(0, len(block), PIECE))
-
-
-def encoded(stream, blocks: Iterator[np.ndarray]) -> Iterator:
-    """Packets of mono blocks (T,) from time 0 on."""
-    from fractions import Fraction
-
-    import av
-
-    position = 0
-    for block in blocks:
-        frame = av.AudioFrame.from_ndarray(block[None].astype(np.float32), "fltp", "mono")
-        frame.rate, frame.time_base = stream.rate, Fraction(1, stream.rate)
-        frame.pts = position
-        position += len(block)
-        yield from stream.encode(frame)
-    yield from stream.encode(None)
+def delayed(blocks: Iterable[np.ndarray], samples: int, channels: int) -> Iterator[np.ndarray]:
+    """The sound in short pieces (channels, t) after so many samples of silence, or without its
+    first ones. Silence, since players do not agree on sound that starts after the pictures."""
+    silence = np.zeros((channels, max(samples, 0)), np.float32)
+    for block in itertools.chain([silence], map(np.atleast_2d, blocks)):
+        block, samples = block[:, max(-samples, 0) :], min(samples + block.shape[1], 0)
+        yield from (block[:, i : i + PIECE] for i in range(0, block.shape[1], PIECE))
