@@ -8,7 +8,7 @@ from .errors import Cancelled, SAMAudioError, SAMAudioWarning
 if TYPE_CHECKING:
     from .engine.mixture import Mixture
     from .engine.progress import Progress
-    from .engine.separation import Separation
+    from .engine.separation import Separation, Stems
     from .media.video import MaskedVideo
     from .model import SAMAudio
     from .prompts import Span
@@ -22,6 +22,7 @@ LAZY = {
     "Separation": "engine.separation",
     "Settings": "settings",
     "Span": "prompts",
+    "Stems": "engine.separation",
 }
 __all__ = [
     "Cancelled",
@@ -34,6 +35,7 @@ __all__ = [
     "Separation",
     "Settings",
     "Span",
+    "Stems",
 ]
 __version__ = "0.1.0"
 

@@ -146,7 +146,7 @@ def test_length_and_alignment(toy, monkeypatch, samples, window, overlap):
     """With a model that returns the mixture itself, output frames are the input frames."""
 
     def mixture_as_target(self, x, t, places):
-        cuts = [self.latents[item][start : start + x.shape[1], 0] for item, start in places]
+        cuts = [self.latents[item][start : start + x.shape[1]][:, 0] for item, start in places]
         return np.concatenate([np.stack(cuts)] * 2, axis=-1) - x
 
     monkeypatch.setattr(Conditions, "velocities", mixture_as_target)
