@@ -137,8 +137,8 @@ class Writer:
                 new.mux(packet)
 
     def _open(self, part: Path, kind: str, codec: str, tagged: bool = True):
-        """A libsndfile file; the same samples give the same bytes, whenever they are written, but in
-        an ogg, whose streams have numbers by chance."""
+        """A libsndfile file; the same samples give the same bytes, whenever they are written;
+        in an ogg all but a random serial number."""
         if kind == "WAV":
             floats = "WAVEX" if codec == "FLOAT" else kind
             kind = "RF64" if 4 * self._samples * self._channels > LIMIT else floats
