@@ -1,6 +1,5 @@
 """Sound files, written whole or not at all."""
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,7 +116,7 @@ class Writer:
     def _encode(self, gain: float) -> None:
         pieces = soundfile.blocks(os.fsencode(self._part), PIECE, dtype="float32", always_2d=True)
         pieces = (gain * piece for piece in pieces)
-        with whole(self._part) as (part,), contextlib.closing(pieces):
+        with whole(self._part) as (part,):
             if self._form.kind.islower():
                 self._by_ffmpeg(part, pieces)
             else:
@@ -138,7 +137,8 @@ class Writer:
                 new.mux(packet)
 
     def _open(self, part: Path, kind: str, codec: str, tagged: bool = True):
-        """A libsndfile file; the same samples give the same bytes, whenever they are written."""
+        """A libsndfile file; the same samples give the same bytes, whenever they are written;
+        in an ogg all but a random serial number."""
         if kind == "WAV":
             floats = "WAVEX" if codec == "FLOAT" else kind
             kind = "RF64" if 4 * self._samples * self._channels > LIMIT else floats
