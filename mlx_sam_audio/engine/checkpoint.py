@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from ..errors import SAMAudioError, note
 from ..files import existing, sha256, whole
 from ..media.video import MaskedVideo, is_file
 from ..settings import digest
+from .item import Item
+from .mixture import Mixture
+from .networks import Networks
 
 
 class Checkpoint:
@@ -72,6 +76,18 @@ def beside(output: Path) -> Path:
     if len(os.fsencode(name)) > 255:
         name = f".{digest(output.name)[:16]}.resume"
     return output.with_name(name)
+
+
+def identity(
+    networks: Networks, mixtures: Sequence[Mixture], items: Sequence[Item]
+) -> dict[str, str]:
+    """Fingerprints of all that decides a run, but its settings; files are read whole for them."""
+    prompts = [(item.description, item.spans, fingerprint(item.video)) for item in items]
+    return {
+        "file": digest(*(mixture.fingerprint() for mixture in mixtures)),
+        "model": networks.fingerprint(),
+        "prompt": digest(prompts),
+    }
 
 
 def fingerprint(video: MaskedVideo | None) -> str | None:

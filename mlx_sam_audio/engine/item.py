@@ -66,3 +66,9 @@ class Take(NamedTuple):
 
     seed: int
     items: Sequence[int]
+
+
+def rows(takes: Sequence[Take], voices: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The rows of a state: the number of a take, and of a voice (item, view) that it is of."""
+    pairs = ((i, k, item) for i, _ in enumerate(takes) for k, (item, _) in enumerate(voices))
+    return [(i, k) for i, k, item in pairs if item in takes[i].items]

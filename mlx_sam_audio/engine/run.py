@@ -1,7 +1,7 @@
 """One separation from audio and prompt to stems: check, plan, encode, solve, decode, finish."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from ..prompts import PADDING
 from ..ranking import rank
 from ..settings import Settings, digest
 from . import candidates, draws, memory, share
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint, identity
 from .condition import Conditions
 from .finish import Decoder, Finish, joined
-from .item import Control, Item, Take
+from .item import Control, Item, Take, rows
 from .mixture import Hearing, Mixture
 from .networks import Networks, weight_bytes
 from .predict import part_of, predicted
@@ -50,9 +50,8 @@ class Run:
         self.networks, self.settings, self._control = networks, settings, control
         self.plan, self._streaming, self._batch = settings.plan, streaming, batch
         numbers = range(len(items))
-        self.takes = [Take(settings.seed, numbers)]
-        if batch:
-            self.takes = [Take(settings.seed + i, [i]) for i in numbers]
+        ones = [Take(settings.seed + i, [i]) for i in numbers]
+        self.takes = ones if batch else [Take(settings.seed, numbers)]
         self._refuse()
         items = [item.checked(networks) for item in items]
         window = settings.window
@@ -101,6 +100,10 @@ class Run:
     def _rows(self) -> int:
         return len(self.voices) * max(self.settings.rounds)
 
+    @property
+    def _stems(self) -> int:
+        return len(range(2)[self.settings.decoded])
+
     def _pieces(self) -> memory.Pieces:
         """How the work is cut to fit into memory."""
         networks = [self.networks.network]
@@ -117,18 +120,15 @@ class Run:
             rows=self._rows,
             together=1 if kept else len(self.voices),
             samples=2 * self._rows * self.samples if kept else 0,
-            filter=self._filter_bytes(),
+            filter=self._filter_bytes if self.settings.shares else 0,
         )
         limit = self.settings.max_memory
         return memory.pieces(self.networks.config, weight_bytes(networks), work, limit)
 
+    @property
     def _filter_bytes(self) -> int:
-        """What shares of the recording take, beside the separation."""
-        if not self.settings.shares:
-            return 0
-        channels, prompts = self.mixtures[0].channels, len(self.takes[0].items)
-        waves = 2 * prompts * self.mixtures[0].views
-        return share.work_bytes(self.networks.sample_rate, channels, waves, prompts)
+        rate, channels = self.networks.sample_rate, self.mixtures[0].channels
+        return share.work_bytes(rate, channels, 2 * len(self.voices), len(self.takes[0].items))
 
     def _totals(self) -> tuple[dict[str, int], dict[str, float]]:
         """Units of each stage, and the work of one."""
@@ -141,7 +141,7 @@ class Run:
             "encode": left * self.windows.frames,
             "solve": self._rows * len(self.windows.starts) * len(self.plan),
             "rank": 0 if self.settings.candidates == 1 else max(self.settings.rounds),
-            "decode": self._rows * len(range(2)[self.settings.decoded]) * self.windows.frames,
+            "decode": self._rows * self._stems * self.windows.frames,
             "write": 1,
         }
         return totals, costs(config.codec, config.transformer, self.windows.size)
@@ -194,8 +194,7 @@ class Run:
         conditions, (take,) = self.conditions(), self.takes
         if self.settings.candidates != 1:
             best = self._ranked(conditions)
-            names = [one.name for one in fields(Facts)]
-            self._facts = [Facts(**{name: getattr(one, name) for name in names}) for one in best]
+            self._facts = [one.facts() for one in best]
             yield tuple(
                 Chunk(one.target, one.residual, one.sample_rate, one.spans, one.presence)
                 for one in best
@@ -222,16 +221,16 @@ class Run:
         if self._predictor is not None:
             self._predict(latents)
         text, text_mask = networks.embed_text([item.description for item in self.items])
-        rows = np.full((len(self.items), self.windows.frames), PADDING, np.int32)
-        for row, item in zip(rows, self.items, strict=True):
+        anchors = np.full((len(self.items), self.windows.frames), PADDING, np.int32)
+        for row, item in zip(anchors, self.items, strict=True):
             row[: len(item.mixture)] = item.anchors(networks)
-        moments, seen = networks.moments(text, self.plan), {None: None}
-        for item in self.items:  # prompts may share a video
-            seen[item.video] = seen.get(item.video) or item.seen(networks)
-        seen = [seen[item.video] for item in self.items]
+        moments = networks.moments(text, self.plan)
+        shown = {id(item.video): item for item in self.items}  # prompts may share a video
+        shown = {key: item.seen(networks) for key, item in shown.items()}
+        seen = [shown[id(item.video)] for item in self.items]
         watch.advance("encode")
         mx.clear_cache()
-        return Conditions(networks, self.voices, latents, text, text_mask, moments, rows, seen)
+        return Conditions(networks, self.voices, latents, text, text_mask, moments, anchors, seen)
 
     def _predict(self, latents: Sequence[np.ndarray]) -> None:
         """Give spans to the items that have none."""
@@ -250,18 +249,9 @@ class Run:
         for i, spans in zip(missing, found, strict=True):
             self.items[i] = replace(self.items[i], spans=spans, predicted=True)
 
-    def _voices(self, takes: Sequence[Take]) -> list[tuple[int, int]]:
-        """The rows of a state: the number of a take, and of a voice."""
-        return [
-            (number, voice)
-            for number, take in enumerate(takes)
-            for voice, (item, _) in enumerate(self.voices)
-            if item in take.items
-        ]
-
     def solved(self, conditions: Conditions, takes: Sequence[Take]) -> np.ndarray:
         """The state at t = 1, (N, R, 2C)."""
-        voices = [voice for _, voice in self._voices(takes)]
+        voices = [voice for _, voice in rows(takes, self.voices)]
         field = Field(conditions, self.windows, voices, self.memory.windows, self.watch)
         saved = self._checkpoint([take.seed for take in takes])
         state = solve(field, self._noise(takes), self.plan, self.watch, saved)
@@ -274,7 +264,7 @@ class Run:
         seeds = [take.seed for take in takes]
         noise = np.array(draws.noise(codec, self.windows.frames, seeds, given))
         mx.clear_cache()
-        return np.stack([noise[take] for take, _ in self._voices(takes)], axis=1)
+        return np.stack([noise[take] for take, _ in rows(takes, self.voices)], axis=1)
 
     def _message(self, takes: Sequence[Take]) -> mx.array | None:
         """The watermark's bits for each row, (R, 2, 16); shares carry none."""
@@ -285,7 +275,7 @@ class Run:
         message = draws.message(codec, seeds, settings.message, settings.watermark)
         if message is None:
             return None
-        numbers = mx.array([take for take, _ in self._voices(takes)])
+        numbers = mx.array([take for take, _ in rows(takes, self.voices)])
         return message.reshape(len(takes), 2, -1)[numbers]
 
     def _streamed(self, conditions: Conditions) -> Iterator[mx.array]:
@@ -299,15 +289,16 @@ class Run:
 
     def decoded(self, state: np.ndarray, takes: Sequence[Take]) -> list[np.ndarray]:
         """The waveforms (voices, stems, N * hop) of each take, of a state at t = 1."""
-        rows, message = [], self._message(takes)
-        for i in range(0, state.shape[1], self.memory.windows):
+        decoder, message = self._decoder(), self._message(takes)
+        length = len(state) * self.networks.hop_length
+        waves = np.empty((state.shape[1], self._stems, length), np.float32)
+        for i in range(0, len(waves), self.memory.windows):
             some = slice(i, i + self.memory.windows)
             bits = None if message is None else message[some]
-            pieces = self._decoder()(self._cut(state[:, some]), bits)
-            rows.extend(np.array(mx.concatenate(list(pieces), axis=-1)))
-        of = [take for take, _ in self._voices(takes)]
-        return [np.stack([rows[row] for row, one in enumerate(of) if one == number])
-                for number in range(len(takes))]  # fmt: skip
+            pieces = decoder(self._cut(state[:, some]), bits)
+            waves[some] = np.array(mx.concatenate(list(pieces), axis=-1))
+        owners = [take for take, _ in rows(takes, self.voices)]
+        return np.split(waves, [owners.index(take) for take in range(1, len(takes))])
 
     def _cut(self, state: np.ndarray) -> Iterator[np.ndarray]:
         """A state in pieces, of which one after the other goes to the device."""
@@ -398,15 +389,10 @@ class Run:
         if seeds[0] != self.settings.seed:  # a later round of candidates
             path = path.with_name(f"{path.name}.{seeds[0]}")
         self._checkpoints.append(path)
-        identity = {**self._identity, "setting": digest(self.settings.fingerprint(), seeds)}
-        return Checkpoint(path, identity, not self._control.restart)
+        found = {**self._identity, "setting": digest(self.settings.fingerprint(), seeds)}
+        return Checkpoint(path, found, not self._control.restart)
 
     @cached_property
     def _identity(self) -> dict[str, str]:
-        """Fingerprints of what all rounds of candidates share; files are read whole for them."""
-        prompts = [(item.description, item.spans, fingerprint(item.video)) for item in self.items]
-        return {
-            "file": digest(*(mixture.fingerprint() for mixture in self.mixtures)),
-            "model": self.networks.fingerprint(),
-            "prompt": digest(prompts),
-        }
+        """What all rounds of candidates share."""
+        return identity(self.networks, self.mixtures, self.items)

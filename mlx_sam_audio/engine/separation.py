@@ -98,6 +98,10 @@ class Separation(Facts):
     target: mx.array  # float32
     residual: mx.array  # float32
 
+    def facts(self) -> Facts:
+        """Without the sound."""
+        return Facts(**{one.name: getattr(self, one.name) for one in fields(Facts)})
+
     def save(self, target: FilePath, residual: FilePath | None = None) -> list[str]:
         """Write wav (32-bit float) or flac (24-bit). Returns notices of peaks above full scale."""
         check(dict(target=target, residual=residual), Separation.save)
