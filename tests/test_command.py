@@ -122,9 +122,7 @@ def test_the_gate_and_a_subtracted_residual_add_up_to_the_input(tiny_folder, tmp
     soundfile.write("mix.wav", wave, 48_000, subtype="FLOAT")
     command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--method", "euler"]
     assert main([*command, "--steps", "1", "--gate", "--subtract"]) == 0
-    stems = [
-        soundfile.read(f"mix.{stem}.wav", dtype="float32")[0] for stem in ("dog", "residual")
-    ]
+    stems = [soundfile.read(f"mix.{stem}.wav", dtype="float32")[0] for stem in ("dog", "residual")]
     assert np.abs(sum(stems) - wave).max() < 1e-6
 
 
@@ -175,9 +173,7 @@ def test_candidates(tiny_folder, tmp_path, monkeypatch, capsys):
     assert [row["seed"] for row in rows] == [4, 5, 6]
     best = max(rows, key=lambda row: row["score"])["seed"]
     assert f"seed {best} is the best of 3" in capsys.readouterr().out
-    kept, written = (
-        soundfile.read(f"{name}.wav")[0] for name in (f"all/{best}.target", "mix.dog")
-    )
+    kept, written = (soundfile.read(f"{name}.wav")[0] for name in (f"all/{best}.target", "mix.dog"))
     assert np.array_equal(kept, written) and len(list((tmp_path / "all").iterdir())) == 6
 
     for arguments, message in (

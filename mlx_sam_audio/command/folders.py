@@ -81,7 +81,7 @@ def announce(outputs: Sequence[Output], known: bool = False) -> None:
     """Nothing is replaced without a word. known: the user said so."""
     there = [str(output.path) for output in outputs if os.path.lexists(output.path)]
     if there and not known:
-        note(f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} replaced")
+        note(f"{' and '.join(there)} will be replaced")
 
 
 def size(path: Path) -> int:

@@ -83,7 +83,7 @@ class Session:
     def _stereo(self, path: Path) -> str:
         """How the channels are heard."""
         sides = self.options.sides or "both"
-        count = 1 if sides == "mono" else until.channels(path)
+        count = 1 if sides == "mono" else audio.channels(path)
         if count > 2 and not audio.folds(path):
             note(f"{path} does not name its {count} channels: they are averaged to one")
             count = 1
@@ -109,7 +109,7 @@ class Session:
         )
         self.display.follow(run.watch)
         rate = self.rate or model.sample_rate
-        rate = until.rate(source) if rate == INPUT else rate
+        rate = audio.beginning(source)[1] if rate == INPUT else rate
         sounds = Sounds(run, rate, source, adds=settings.residual != "model")
         if self.shown:
             offered = memory.text(memory.offered(settings.max_memory))

@@ -43,7 +43,7 @@ class Sounds:
     def __init__(self, run, rate: int, source: Path, adds: bool):
         self.run, self.rate, self.channels, self._adds = run, rate, run.channels, adds
         self._same = rate == run.networks.sample_rate
-        self._recording = run.source if self._same else audio.Recording(source, rate)
+        self._recording = run.source if self._same else audio.Recording(source, rate, run.channels)
 
     def pieces(self, heard: bool) -> Iterator[list[np.ndarray | None]]:
         """Consecutive pieces of each. heard: whether the recording is wanted."""

@@ -1,6 +1,6 @@
 """Stands in for what the engine and media are getting."""
 
-from ..media import audio, containers, sound_files
+from ..media import containers, sound_files
 
 
 class One:
@@ -36,10 +36,6 @@ def settings(given, residual, stereo):
     return replace(given, residual={"share": "subtract", "alone": "model"}.get(residual, residual))
 
 
-def channels(path):
-    return audio.channels(path) if hasattr(audio, "channels") else 1
-
-
 class Writer(sound_files.Writer):
     def __init__(self, part, path, rate, samples, channels=1, bits=None, tags=()):
         super().__init__(part, path, rate, samples)
@@ -47,9 +43,3 @@ class Writer(sound_files.Writer):
 
 def tags(path):
     return containers.tags(path) if hasattr(containers, "tags") else {}
-
-
-def rate(path):
-    from ..media.decoding import decoded
-
-    return next(decoded(Path(path)))[1]
