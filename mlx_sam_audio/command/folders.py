@@ -9,10 +9,11 @@ from ..engine import checkpoint
 from ..errors import SAMAudioError, note
 from ..files import make_folder
 from ..prompts import check_words
+from . import names
 from .jobs import Job
 from .manifest import Manifest
 from .names import Output
-from .session import Session
+from .session import INPUT, Session
 from .terminal import say
 
 ALONE = ("metrics_json", "spectrogram", "keep_candidates", "spans_only", "resume")
@@ -31,6 +32,8 @@ def separate(session: Session, jobs: Sequence[Job]) -> int:
     done = Manifest(folder)
     for description in {prompt.description: None for job in jobs for prompt in job.prompts}:
         check_words(description, session.model.config.vocabulary)
+    if session.rate != INPUT:
+        names.check_form(jobs[0].outputs, session.rate_of(jobs[0].source.path), options.bits)
     sizes = [size(job.source.path) for job in jobs]
     made, skipped, failed = 0, 0, 0
     for i, job in enumerate(jobs):

@@ -127,6 +127,15 @@ def check(outputs: Sequence[Output], source: Path) -> None:
         video_files.duration(source)  # it must have pictures to copy
 
 
+def check_form(outputs: Sequence[Output], rate: int, bits: int | None) -> None:
+    """Their formats hold such sound."""
+    for output in outputs:
+        if output.is_film:
+            video_files.check(output.path, rate)
+        else:
+            sound_files.check(output.path, rate, bits)
+
+
 def check_apart(rows: Sequence[tuple[object, Path, Sequence[Output]]]) -> None:
     """No file is written twice, or is a recording. Rows: a recording's name, its file, outputs."""
     sources = {identity(path): name for name, path, _ in rows}

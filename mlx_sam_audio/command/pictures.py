@@ -42,5 +42,5 @@ def spectrograms(path: str, job: Job, sounds: Sounds) -> None:
         label = output.result.label
         title = f"target: {alone}" if label == "target" and alone else label
         if label != "mixture":
-            rows[title] = audio.blocks(output.path, rate)
+            rows[title] = audio.blocks(output.path, rate, sounds.channels)
     spectrogram.save(path, rows, run.samples, rate, run.stem_facts[0].spans)

@@ -30,7 +30,7 @@ class Session:
 
     def __init__(self, options: argparse.Namespace, display: Display):
         self.options, self.display = options, display
-        self.settings, self.rate = settings_of(options), rate_of(options.rate)
+        self.settings, self.rate = settings_of(options), told_rate(options.rate)
         self.model_name = options.model
         if self.model_name in (None, "auto"):
             self.model_name, reason = choice.largest_that_fits(options.max_memory, options.window)
@@ -66,6 +66,12 @@ class Session:
         existing(job.source.path)
         names.check(job.outputs, job.source.path)
 
+    def rate_of(self, source: Path) -> int:
+        """At which the results of a recording are written."""
+        if self.rate == INPUT:
+            return audio.beginning(source)[1]
+        return self.rate or self.model.sample_rate
+
     def settings_for(self, job: Job) -> Settings:
         """Stereo as the recording is, unless it is to be one channel; only what is written is
         decoded."""
@@ -93,11 +99,12 @@ class Session:
         """Make and write all results of a recording. Returns what pictures need, and a report."""
         start, prompts, source = time.perf_counter(), job.prompts, job.source.path
         settings = self.settings_for(job)
-        model, pictures = self.model, self._pictures(job)
+        rate, pictures = self.rate_of(source), self._pictures(job)
+        names.check_form(job.outputs, rate, self.options.bits)
         if settings.predict_spans and not all(prompt.spans for prompt in prompts):
             settings = replace(settings, predict_spans=self.predictor)
         run = until.prepare(
-            model,
+            self.model,
             source,
             [prompt.description for prompt in prompts],
             spans=[prompt.spans for prompt in prompts],
@@ -108,8 +115,6 @@ class Session:
             restart=restart,
         )
         self.display.follow(run.watch)
-        rate = self.rate or model.sample_rate
-        rate = audio.beginning(source)[1] if rate == INPUT else rate
         sounds = Sounds(run, rate, source, adds=settings.residual != "model")
         if self.shown:
             offered = memory.text(memory.offered(settings.max_memory))
@@ -154,7 +159,7 @@ class Session:
         return digest(source, self.model.fingerprint(), sorted(given.items()), prompts, written)
 
 
-def rate_of(text: str | None) -> int | str | None:
+def told_rate(text: str | None) -> int | str | None:
     """--rate: hertz, "input", or None."""
     if text in (None, INPUT):
         return text

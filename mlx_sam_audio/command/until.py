@@ -1,6 +1,6 @@
 """Stands in for what the engine and media are getting."""
 
-from ..media import containers, sound_files
+from dataclasses import replace
 
 
 class One:
@@ -21,25 +21,15 @@ class One:
 
 def prepare(model, audio, descriptions, *, spans, videos, settings, **more):
     if hasattr(model, "prepare_stems"):
+        share = settings.shares or len(descriptions) > 1
         return model.prepare_stems(
-            audio, descriptions, spans=spans, videos=videos, settings=settings, **more
+            audio, descriptions, spans=spans, videos=videos, share=share, settings=settings, **more
         )
     (d,), (s,), (v,) = descriptions, spans, videos
     return One(model.prepare(audio, d, spans=s, video=v, settings=settings, **more))
 
 
 def settings(given, residual, stereo):
-    from dataclasses import replace
-
     if hasattr(given, "stereo"):
         return replace(given, residual=residual, stereo=stereo)
     return replace(given, residual={"share": "subtract", "alone": "model"}.get(residual, residual))
-
-
-class Writer(sound_files.Writer):
-    def __init__(self, part, path, rate, samples, channels=1, bits=None, tags=()):
-        super().__init__(part, path, rate, samples)
-
-
-def tags(path):
-    return containers.tags(path) if hasattr(containers, "tags") else {}

@@ -10,8 +10,7 @@ from .. import files
 from ..engine import checkpoint
 from ..errors import note
 from ..files import whole
-from ..media import audio, video_files
-from . import until
+from ..media import audio, containers, sound_files, video_files
 from .names import Output
 from .sounds import Sounds, mixed
 
@@ -35,7 +34,7 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
     """Write the results as they come; they get their names together, when all are complete.
     Returns what is to be known of them."""
     recording, rate, channels = sounds.run.source, sounds.rate, sounds.channels
-    tags, notices = until.tags(recording), []
+    tags, notices = containers.tags(recording), []
     paths = [output.path for output in outputs]
     heard = any(output.result.recording for output in outputs)
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
@@ -47,7 +46,7 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
             form = dict(channels=channels, bits=None if output.is_film else bits, tags=tags)
             name = wave.with_suffix(".wav") if output.is_film else output.path
             samples = sounds.run.samples * rate // sounds.run.networks.sample_rate
-            writers.append(until.Writer(wave, name, rate, samples, **form))
+            writers.append(sound_files.Writer(wave, name, rate, samples, **form))
             stack.callback(writers[-1].discard)
         for pieces in sounds.pieces(heard):
             for writer, output in zip(writers, outputs, strict=True):
@@ -56,9 +55,11 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
             writer.close()
         for output, writer, wave, part in zip(outputs, writers, waves, parts, strict=True):
             if output.is_film:
-                sound = audio.blocks(wave, rate)
+                sound = audio.blocks(wave, rate, channels)
                 recording.check()  # its pictures go with the sound that was separated
-                notices += video_files.write(recording, sound, rate, part, output.path, writer.peak)
+                notices += video_files.write(
+                    recording, sound, rate, part, output.path, writer.peak, channels
+                )
             elif writer.notice:
                 notices.append(writer.notice)
     return notices
