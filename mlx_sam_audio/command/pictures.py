@@ -36,7 +36,7 @@ def draw(options: argparse.Namespace, jobs: Sequence[Job], display: Display) -> 
 def spectrograms(path: str, job: Job, sounds: Sounds) -> None:
     """Draw the recording and all that was made of it."""
     run, rate = sounds.run, sounds.run.networks.sample_rate
-    rows = {f"mixture: {Path(str(job.source)).name}": iter(run.source)}
+    rows = {f"mixture: {Path(str(job.source)).name}": iter(sounds.source)}
     alone = len(job.prompts) == 1 and job.prompts[0].description
     for output in job.outputs:
         label = output.result.label

@@ -15,7 +15,7 @@ from ..media import audio
 from ..media.video import MaskedVideo
 from ..model import SAMAudio
 from ..settings import Settings, digest
-from . import choice, names, report, until
+from . import choice, names, report
 from .display import Display
 from .jobs import Job
 from .options import predictor, settings_of
@@ -84,7 +84,7 @@ class Session:
                 residual = "subtract"
             elif not any(any(result.targets) for result in results):
                 residual = "alone"
-        return until.settings(self.settings, residual, stereo)
+        return replace(self.settings, residual=residual, stereo=stereo)
 
     def _stereo(self, path: Path) -> str:
         """How the channels are heard."""
@@ -103,12 +103,12 @@ class Session:
         names.check_form(job.outputs, rate, self.options.bits)
         if settings.predict_spans and not all(prompt.spans for prompt in prompts):
             settings = replace(settings, predict_spans=self.predictor)
-        run = until.prepare(
-            self.model,
+        run = self.model.prepare_stems(
             source,
             [prompt.description for prompt in prompts],
             spans=[prompt.spans for prompt in prompts],
             videos=pictures,
+            share=settings.shares,
             settings=settings,
             progress=self.display,
             resume=resume,

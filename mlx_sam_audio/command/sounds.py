@@ -41,9 +41,12 @@ class Sounds:
     """
 
     def __init__(self, run, rate: int, source: Path, adds: bool):
-        self.run, self.rate, self.channels, self._adds = run, rate, run.channels, adds
-        self._same = rate == run.networks.sample_rate
-        self._recording = run.source if self._same else audio.Recording(source, rate, run.channels)
+        (mixture,) = run.mixtures
+        self.run, self.rate, self.channels, self._adds = run, rate, mixture.channels, adds
+        self.source, self._same = mixture.source, rate == run.networks.sample_rate
+        self._recording = self.source
+        if not self._same:
+            self._recording = audio.Recording(source, rate, self.channels)
 
     def pieces(self, heard: bool) -> Iterator[list[np.ndarray | None]]:
         """Consecutive pieces of each. heard: whether the recording is wanted."""

@@ -33,7 +33,7 @@ def write(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> None:
 def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> list[str]:
     """Write the results as they come; they get their names together, when all are complete.
     Returns what is to be known of them."""
-    recording, rate, channels = sounds.run.source, sounds.rate, sounds.channels
+    recording, rate, channels = sounds.source, sounds.rate, sounds.channels
     tags, notices = containers.tags(recording), []
     paths = [output.path for output in outputs]
     heard = any(output.result.recording for output in outputs)
