@@ -1,6 +1,7 @@
 """Sounds that the command makes of stems: sums of them, at any rate, through pipes."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import soundfile
 import soxr
 
 from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.media import audio, containers
 from mlx_sam_audio.separate import main
 
 QUICK = "--method euler --steps 1 --no-metrics".split()
@@ -117,3 +119,63 @@ def test_a_resumed_run_says_what_it_goes_on_from(desk, separate, monkeypatch, ca
 def test_quiet_is_quiet(desk, separate, capsys):
     separate("-d", "dog", "-q", "-v", "--spectrogram", "dog.png")
     assert capsys.readouterr().out == "" and Path("dog.png").exists()
+
+
+@pytest.fixture
+def song(desk):
+    """Stereo, 44.1 kHz."""
+    noise = np.random.default_rng(1).normal(0, 0.1, (22_050, 2))
+    noise[:, 1] *= 0.5
+    soundfile.write("mix.wav", noise, 44_100, "FLOAT", format="WAV")
+    return sound("mix.wav")
+
+
+@pytest.mark.parametrize("rate", ["input", "48000", "32000"])
+@pytest.mark.parametrize("words", [[], ["--stereo", "mid"], ["--mono"]], ids=" ".join)
+def test_stems_and_the_rest_add_up_to_the_song(song, separate, words, rate):
+    separate("-d", "dog", "-d", "a cat", "--mix", "-o", "out", "--rate", rate, *words)
+    names = ("dog", "a-cat", "rest", "mixture")
+    dog, cat, rest, mixture = (sound(f"out/mix.{name}.wav") for name in names)
+    assert dog.ndim == (1 if words == ["--mono"] else 2)
+    assert np.abs(dog + cat + rest - mixture).max() < 1e-5
+    if rate == "input":
+        assert np.array_equal(mixture, song.mean(axis=1) if dog.ndim == 1 else song)
+
+
+def test_one_channel_in_is_one_channel_out(desk, separate):
+    separate("-d", "dog", "--stereo", "both")
+    assert sound("mix.dog.wav").ndim == 1
+
+
+def test_faithful_stems_of_a_mono_recording_add_up(desk, separate):
+    separate("-d", "dog", "--faithful", "--rate", "input")
+    assert np.abs(sound("mix.dog.wav") + sound("mix.residual.wav") - sound("mix.wav")).max() < 1e-5
+
+
+def test_removing_several_sounds_leaves_what_is_not_theirs(song, separate):
+    separate("-d", "dog", "-d", "cat", "-o", "out/")
+    separate("--remove", "dog", "--remove", "cat", "-o", "one.wav")
+    assert np.abs(sound("one.wav") - sound("out/mix.rest.wav")).max() < 1e-6
+
+
+def test_a_report_of_stems_tells_of_each(song, separate):
+    separate("-d", "dog", "-d", "cat", "--metrics-json", "run.json", "--spectrogram", "run.png")
+    told = json.loads(Path("run.json").read_text())
+    assert [row["description"] for row in told["stems"]] == ["dog", "cat"]
+    assert [row["target"] for row in told["stems"]] == ["mix.dog.wav", "mix.cat.wav"]
+    assert told["rest"] == "mix.rest.wav" and told["seconds"]["total"] > 0
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3", "m4a", "ogg", "aiff"])
+def test_formats_keep_the_tags(song, separate, kind):
+    with soundfile.SoundFile("mix.wav", "r+") as file:
+        file.title, file.artist = "A song", "Somebody"
+    separate("-d", "dog", "--format", kind)
+    assert containers.tags(f"mix.dog.{kind}")["title"] == "A song"
+    assert audio.channels(f"mix.residual.{kind}") == 2
+
+
+def test_channels_without_names_are_averaged_with_a_note(desk, separate, capsys):
+    soundfile.write("mix.wav", np.random.default_rng(0).normal(0, 0.1, (4800, 3)), 48_000)
+    separate("-d", "dog")
+    assert "averaged to one" in capsys.readouterr().err and sound("mix.dog.wav").ndim == 1

@@ -52,7 +52,8 @@ def planned(
     """The same with their outputs. values: what names are made of, beside what jobs tell."""
     pattern, place = names.template(options.name), options.output or ""
     folder = not place or names.is_folder(place)
-    alone = len(jobs[0].prompts) == 1
+    sounds = [one for one in names.results(options, jobs[0].prompts) if not one.recording]
+    alone = len(jobs[0].prompts) == 1 or len(sounds) == 1
     if options.piped and (many or len(names.results(options, jobs[0].prompts)) > 1):
         raise SAMAudioError("-o - writes one result of one recording: name a folder for more")
     if not folder and (many or not alone):

@@ -70,7 +70,7 @@ def alone(session: Session, job: Job) -> None:
         for line in spans.write(session.model, options, job):
             display.say(line)
         return
-    folders.announce(job.outputs, options.overwrite)
+    folders.announce(job.outputs, options.overwrite or options.resume)
     sounds, values = session.separate(job, resume, restart=not options.resume)
     if options.keep_candidates:
         for candidate in sounds.run.stem_facts[0].candidates:
