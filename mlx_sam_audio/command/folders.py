@@ -74,7 +74,7 @@ def separated(session: Session, job: Job, done: Manifest) -> bool:
     begun = done.is_begun(paths, fingerprint) and not again
     announce(job.outputs, again or begun)
     done.add("begun", job.source, paths, fingerprint=fingerprint)
-    _, values = session.separate(job, checkpoint.beside(paths[0]), restart=not begun)
+    _, values = session.separate(job, checkpoint.beside(paths[0]), not begun, many=True)
     done.add("done", job.source, paths, fingerprint=fingerprint, report=values)
     session.display.say(f"{job.source}: {', '.join(map(str, paths))}")
     return True

@@ -95,8 +95,11 @@ class Session:
             count = 1
         return "mono" if count == 1 else sides
 
-    def separate(self, job: Job, resume: Path | None, restart: bool) -> tuple[Sounds, dict]:
-        """Make and write all results of a recording. Returns what pictures need, and a report."""
+    def separate(
+        self, job: Job, resume: Path | None, restart: bool, many: bool = False
+    ) -> tuple[Sounds, dict]:
+        """Make and write all results of a recording, one of many or not. Returns what pictures
+        need, and a report."""
         start, prompts, source = time.perf_counter(), job.prompts, job.source.path
         settings = self.settings_for(job)
         rate, pictures = self.rate_of(source), self._pictures(job)
@@ -116,9 +119,9 @@ class Session:
         )
         self.display.follow(run.watch)
         sounds = Sounds(run, rate, source, adds=settings.residual != "model")
-        if self.shown:
-            offered = memory.text(memory.offered(settings.max_memory))
-            self.display.say(f"memory    about {memory.text(run.memory.bytes)} of {offered}")
+        offered = memory.text(memory.offered(settings.max_memory))
+        tell = self.display.say if self.shown and not many else self.display.detail
+        tell(f"memory    about {memory.text(run.memory.bytes)} of {offered}")
         for prompt in prompts:
             told = " ".join([repr(prompt.description), report.spans_of(prompt.spans)])
             self.display.detail(f"separating {told} from {job.source}")
