@@ -15,6 +15,7 @@ from .models.sam_audio import VocabularyConfig
 NULL, PADDING = 0, 3  # rows of the anchor embedding
 SIGNS = {"+": 1, "-": 2}
 LAST = 1e12  # seconds; no recording is as long
+CLOCK = re.compile(r"[+-][\d:.]+-[\d:.]+")
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,48 @@ class Span:
 
     @classmethod
     def parse(cls, text: str) -> "Span":
-        """A span from "+6.3:7.0"."""
+        """A span from "+6.3:7.0", in seconds, or "+1:23-1:31", "-5-9.5", "+1:02:03-1:02:04.5"."""
         if not isinstance(text, str):
             raise SAMAudioError(f"a span is read from a string, not {type(text).__name__}")
         text = text.strip()
         try:
-            start, end = text[1:].split(":")
-            return cls(text[:1], float(start), float(end))
+            if CLOCK.fullmatch(text):
+                start, end = map(seconds, text[1:].split("-"))
+            else:
+                start, end = map(float, text[1:].split(":"))
+            return cls(text[:1], start, end)
         except ValueError:
             raise SAMAudioError(
-                f'cannot read the span {text!r}: write "+start:end" or "-start:end" in seconds'
+                f'cannot read the span {text!r}: write "+start:end" or "-start:end" in seconds, or '
+                '"+1:23-1:31"'
             ) from None
+
+
+def seconds(text: str) -> float:
+    """Of a time as a clock shows it: "83.5", "1:23.5", "0:01:23.5". Raises ValueError."""
+    *before, last = text.split(":")
+    if len(before) > 2 or any(not part.isdecimal() for part in before):
+        raise ValueError(text)
+    parts = [*map(int, before), float(last)]
+    if any(part >= 60 for part in parts[1:]):
+        raise ValueError(text)
+    return sum(part * 60**i for i, part in enumerate(reversed(parts)))
+
+
+def clock(start: float, end: float) -> str:
+    """A stretch of time for people: "45-46 s", or "1:23-1:31.5" where it goes beyond a minute."""
+    if end < 60:
+        return f"{start:g}-{end:g} s"
+    return f"{shown_time(start)}-{shown_time(end)}"
+
+
+def shown_time(time: float) -> str:
+    """As a clock shows it, to milliseconds: "1:23.5"."""
+    milliseconds = round(time * 1000)
+    minutes, left = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{left // 1000:02}.{left % 1000:03}".rstrip("0").rstrip(".")
+    return f"{hours}:{minutes:02}:{text}" if hours else f"{minutes}:{text}"
 
 
 def check_prompt(description: str, spans: Sequence[Span], video: object = None) -> tuple[Span, ...]:

@@ -23,6 +23,7 @@ LAYERS = (  # from the ground up: rooms and the modules beside them; those in on
     ["demo"],
     ["command"],
     ["judge", "separate"],
+    ["__main__"],
 )
 FILES = {"av", "huggingface_hub", "io", "json", "os", "pathlib", "safetensors", "sentencepiece"}
 FILES |= {"shutil", "soundfile", "soxr", "subprocess", "tempfile", "tokenizers"}
@@ -96,4 +97,5 @@ def test_the_package_stands_alone():
 
 
 def test_the_top_of_the_package_is_small():
-    assert len([module for module in MODULES if "." not in module]) <= 12
+    top = {module for module in MODULES if "." not in module}
+    assert len(top - {"__init__", "__main__"}) <= 11

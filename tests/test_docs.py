@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeW
 SEPARATES = "mlx_sam_audio.separate", "mlx_sam_audio.judge"
 STORE = {"tiny": "small", "pe_a_frame": "pe-a-frame-large", "judge": "judge", "clap": "clap"}
 SECONDS = {"mix.wav": 2, "interview.mp3": 12, "song.mp3": 11, "song.flac": 2, "concert.wav": 6}
-SECONDS |= {"field.wav": 2, "a.wav": 1, "b.wav": 2}
+SECONDS |= {"field.wav": 2, "a.wav": 1, "b.wav": 2, "recordings/a.wav": 1, "recordings/b/c.flac": 1}
 
 
 def commands(pattern: str) -> list[tuple[str, ...]]:
@@ -46,7 +46,7 @@ def commands(pattern: str) -> list[tuple[str, ...]]:
     for text in PAGES.values():
         for line in re.findall(pattern, FENCED.sub("", text), re.MULTILINE):
             line = re.sub(r"python (-m )?", "", " ".join(line.split()))
-            line = re.sub("mlx-sam-audio(?= -)", "mlx_sam_audio.separate", line)
+            line = re.sub("(^|(?<=&& ))mlx-sam-audio(?= )", SEPARATES[0], line)
             found += [tuple(shlex.split(part)) for part in line.split(" && ")]
     return list(dict.fromkeys(found))
 
@@ -71,6 +71,9 @@ def desk(tmp_path_factory):
                 save_file(weights, source / "model.safetensors")
         convert(str(source), folder / "store" / name)
     noise = np.random.default_rng(0).normal(0, 0.1, 12 * RATE).astype(np.float32)
+    (folder / "recordings/b").mkdir(parents=True)
+    (folder / "jobs.csv").write_text("file,prompt,spans\nsong.mp3,vocals,\nmix.wav,a bird,\n")
+    (folder / "labels.txt").write_text("0.5\t1.5\ta guitar\n")
     for name, seconds in SECONDS.items():
         soundfile.write(folder / name, noise[: seconds * RATE], RATE)
     size = dict(size=(368, 400), pix_fmt="yuv420p")

@@ -42,7 +42,7 @@ def folder(tmp_path_factory, tiny) -> Path:
     manifest.write(folder)
     network = SpanPredictor.from_pretrained(folder).network
     text = network.embed_text(*SpanPredictor.from_pretrained(folder).tokenizer(["dog"]))
-    logits = network(mx.array(tiny.encode(WAVE)[:][None]), text)
+    logits = network(mx.array(tiny.encode(WAVE)[:]), text)
     weights["logit_bias"] -= mx.median(logits)  # half of all frames
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     manifest.write(folder)
@@ -138,9 +138,9 @@ def test_the_command(tiny_folder, folder, tmp_path, monkeypatch, capsys):
     command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--span-model", str(folder)]
     command += ["--span-threshold", "0.5", "--steps", "1"]
     assert main([*command, "--spans-only"]) == 0
-    spans = json.loads(Path("mix.spans.json").read_text())
-    labels = [line.split("\t") for line in Path("mix.spans.txt").read_text().splitlines()]
-    assert len(spans) == len(labels) > 0 and not Path("mix.target.wav").exists()
+    spans = json.loads(Path("mix.dog.spans.json").read_text())
+    labels = [line.split("\t") for line in Path("mix.dog.spans.txt").read_text().splitlines()]
+    assert len(spans) == len(labels) > 0 and not Path("mix.dog.wav").exists()
     for (sign, start, end), (first, last, label) in zip(spans, labels, strict=True):
         assert sign == "+" and label == "dog"
         assert (float(first), float(last)) == pytest.approx((start, end))

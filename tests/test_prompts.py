@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlx_sam_audio import SAMAudioError, Span
-from mlx_sam_audio.prompts import anchors, check_prompt
+from mlx_sam_audio.prompts import anchors, check_prompt, clock
 
 
 def test_spans_cover_the_frames_of_the_reference():
@@ -43,9 +43,35 @@ def test_a_span_between_two_frames():
 def test_spans_are_parsed():
     assert Span.parse("-6.3:7") == Span("-", 6.3, 7.0)
     assert Span.parse(str(Span("+", 0.25, 1.5))) == Span("+", 0.25, 1.5)
+    assert Span.parse(str(Span("-", 1e-05, 7e5))) == Span("-", 1e-05, 7e5)
 
 
-@pytest.mark.parametrize("text", ["6.3:7", "+6.3-7", "+a:b", "", "+1:2:3"])
+@pytest.mark.parametrize(
+    "text, span",
+    [
+        ("+1:23-1:31", Span("+", 83, 91)),
+        ("+83.5:91", Span("+", 83.5, 91)),
+        ("-5-9.5", Span("-", 5, 9.5)),
+        ("+0:01:02.5-0:01:04", Span("+", 62.5, 64)),
+        ("-59.5-1:00:00", Span("-", 59.5, 3600)),
+    ],
+)
+def test_times_are_read_as_clocks_show_them(text, span):
+    assert Span.parse(text) == span
+
+
+def test_times_are_told_as_people_write_them():
+    assert [clock(*times) for times in ((45, 46), (0.25, 59.5), (45, 61.5), (83, 7384.0004))] == [
+        "45-46 s",
+        "0.25-59.5 s",
+        "0:45-1:01.5",
+        "1:23-2:03:04",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["6.3:7", "+a:b", "", "+1:2:3", "+1:75-2:00", "+-5", "+1:2:3:4-9", "1:23-1:31"]
+)
 def test_unreadable_spans(text):
     with pytest.raises(SAMAudioError):
         Span.parse(text)

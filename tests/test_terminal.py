@@ -39,7 +39,7 @@ def test_a_signal_at_any_moment_is_answered_in_one_line(tmp_path, number, second
     lines = [line for line in errors.replace("\r", "\n").splitlines() if "solving" not in line]
     assert run.returncode == 128 + number
     assert [line.partition(";")[0] for line in lines if line.strip()] == ["stopped"]
-    assert set(os.listdir(tmp_path)) <= {"mix.wav", ".mix.target.wav.resume"}
+    assert set(os.listdir(tmp_path)) <= {"mix.wav", ".mix.bird.wav.resume"}
 
 
 def test_errors_and_notes_are_lines(capsys):

@@ -1,65 +1,150 @@
-"""The options of `python -m mlx_sam_audio.separate`, and what they say."""
+"""The options of `mlx-sam-audio`, and what they say."""
 
 import argparse
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 
-from .. import ode, span_predictor
+from .. import __version__, ode, span_predictor
 from ..engine import memory
 from ..errors import SAMAudioError
-from ..media.video import MaskedVideo
 from ..settings import LONG, Settings
+from . import names, prompts
 from .terminal import Parser
 
 FLAG = dict(action="store_true")
 SECONDS = dict(type=float, default=0.0, metavar="S")
+EXAMPLES = """examples:
+  mlx-sam-audio mix.wav -d "dog barking" -o dog.wav
+  mlx-sam-audio song.flac -d vocals -d drums -d bass -o stems/ --format flac --rate input
+  mlx-sam-audio recordings/ --remove "a siren" -o clean/
+"""
+
+
+class Asked(argparse.Action):
+    """Keeps prompts, and what belongs to each of them, in their order."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        namespace.asked = [*namespace.asked, (self.dest, value)]
+
+
+class FilesAnywhere(Parser):
+    """Names of files may stand anywhere among the options."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        options, others = super().parse_known_args(args, namespace)
+        options.inputs = [*options.inputs, *(x for x in others if is_name(x))]
+        return options, [x for x in others if not is_name(x)]
+
+
+def is_name(argument: str) -> bool:
+    return argument == "-" or not argument.startswith("-")
 
 
 def parser() -> Parser:
-    parser = Parser(
+    parser = FilesAnywhere(
         prog="mlx-sam-audio",
-        description="Separate the sound you describe from a recording.",
-        epilog="Writes the target and the residual (everything else), mono, at the model's rate.",
+        usage="mlx-sam-audio [options] FILE ... -d PROMPT",
+        description="Separate the sound you describe from recordings.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(**{field.name: field.default for field in fields(Settings)})
-    add = parser.add_argument
-    add("-i", "--input", metavar="FILE", help="the recording: any audio file")
-    add("-o", "--output", metavar="FILE", help="the target, .wav or .flac, or the video with it, "
-        ".mp4, .mov or .mkv (INPUT.target.wav here)")  # fmt: skip
-    add("--residual", dest="rest", metavar="FILE", help="the rest, likewise (beside the target)")
-    add("-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)")
-    add("--demo", **FLAG, help="separate an example with the bundled model, offline")
+    settings = {field.name: field.default for field in fields(Settings)}
+    parser.set_defaults(asked=[], **settings)
+    read_and_written(parser.add_argument_group("what is read and written").add_argument)
     prompt(parser.add_argument_group("what is wanted").add_argument)
+    stems(parser.add_argument_group("which sounds are made of it").add_argument)
+    found_spans(parser.add_argument_group("seconds that are found").add_argument)
+    video(parser.add_argument_group("a video").add_argument)
+    model(parser.add_argument_group("the model").add_argument)
     solution(parser.add_argument_group("how it is computed").add_argument)
     choice(parser.add_argument_group("which result").add_argument)
-    add = parser.add_argument_group("what is told").add_argument
-    add("--spectrogram", metavar="PNG", help="draw mixture, target and residual")
-    add("--metrics-json", metavar="PATH", help="write the report as JSON")
-    add("--no-metrics", **FLAG, help="print no report (or SAM_AUDIO_METRICS=0)")
-    add("-v", "--verbose", **FLAG, help="say what is being done")
+    told(parser.add_argument_group("what is told").add_argument)
     return parser
 
 
+def read_and_written(add: Callable) -> None:
+    add("inputs", nargs="*", action="extend", default=[], metavar="FILE",
+        help="recordings: sound or video files, folders of them, - for stdin")  # fmt: skip
+    add("-i", "--input", dest="inputs", nargs="+", action="extend", metavar="FILE", help="the same")
+    add("-r", "--recursive", **FLAG, help="folders with all that lies below them")
+    add("--jobs", type=home, metavar="CSV", help="a table of recordings, each with its prompts")
+    add("-o", "--output", type=home, metavar="PLACE",
+        help="a folder; for one recording a file: .wav, .flac, .mp3, .m4a, .ogg, .aiff, or the "
+        "video with the new sound, .mp4, .m4v, .mov, .mkv; - for stdout (the current folder)",
+    )  # fmt: skip
+    add("--residual", dest="rest", type=home, metavar="FILE",
+        help="the rest, likewise (beside the target)")  # fmt: skip
+    add("--name", default=names.TEMPLATE, metavar="TEMPLATE",
+        help="names of results in a folder, of {name}, {prompt}, {ext}, {index}, {seed} and "
+        "{model} (%(default)s)")  # fmt: skip
+    add("--format", choices=names.FORMATS, help="of results in a folder (wav)")
+    add("--bits", type=int, choices=(16, 24, 32),
+        help="of a sample (32 in wav, which are floats; 24 in flac and aiff)")  # fmt: skip
+    add("--rate", metavar="HZ", help="sample rate, or input for the recording's (the model's)")
+    add(
+        "--overwrite", **FLAG, help="of many recordings, make again what is done, and replace files"
+    )
+
+
 def prompt(add: Callable) -> None:
-    add("-d", "--description", default="", help='the sound: "dog barking"')
-    add("--span", action="append", default=[], metavar="+START:END",
-        help="seconds where it is (+) or is not (-): --span +6.3:7.0; may be repeated")  # fmt: skip
+    asked = dict(action=Asked, default=argparse.SUPPRESS)
+    add("-d", "--description", **asked, help='the sound: "dog barking"; several make stems and '
+        "the rest, which add up to the recording")  # fmt: skip
+    add("--remove", **asked, metavar="DESCRIPTION", help="the recording without that sound")
+    add("--keep", **asked, metavar="DESCRIPTION", help="that sound, over a --bed of the rest")
+    add("--preset", **asked, metavar="NAME",
+        help=f"prompts of a text file, one a line: {', '.join(sorted(prompts.presets()))}, or "
+        "NAME.txt of your own")  # fmt: skip
+    add("--span", **asked, metavar="+START-END",
+        help="times where the last -d is (+) or is not (-): +1:23-1:31, +6.3:7.0 in seconds",
+    )  # fmt: skip
+    add("--labels", type=home, metavar="FILE", help="a label track of Audacity, as spans")
+
+
+def stems(add: Callable) -> None:
+    add("--only", choices=("target", "residual"), help="write one of them")
+    add("--mix", **FLAG, help="write the recording, too, as the stems are written")
+    add("--bed", type=decibels, metavar="DB",
+        help="with --keep, how loud the rest stays, -12dB; with --remove, the sound (silent)",
+    )  # fmt: skip
+    add("--stereo", dest="sides", choices=("mid", "both"),
+        help="of a stereo recording, solve the mid or both channels (both)")  # fmt: skip
+    add("--mono", dest="sides", action="store_const", const="mono", help="one channel, whatever "
+        "the recording has")  # fmt: skip
+    add("--faithful", dest="residual", action="store_const", const="share",
+        help="stems are shares of the recording: nothing in them that is not in it")  # fmt: skip
+    add("--subtract", dest="residual", action="store_const", const="subtract",
+        help="make the residual as input - target, so that both add up: faster")  # fmt: skip
+
+
+def found_spans(add: Callable) -> None:
     add("--predict-spans", action=argparse.BooleanOptionalAction,
         help="find the seconds where it is, if no --span says them")  # fmt: skip
     add("--spans-only", **FLAG, help="only find them: write OUTPUT.spans.json, .txt for Audacity")
     add("--span-model", metavar="MODEL", default=span_predictor.NAME, help="(%(default)s)")
     add("--span-threshold", type=float, default=0.3, metavar="P",
         help="how probable the sound must be in a span (%(default)s)")  # fmt: skip
-    add("--span-gap", **SECONDS, help="fill pauses of so many seconds")
-    add("--span-smallest", **SECONDS, help="drop shorter spans")
-    add("--box", metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
-    add("--mask", metavar="FILE", help="a picture or video, white where it is")
-    add("--video", metavar="FILE", help="the pictures, if not the input's; masked unless --box, "
-        "--mask")  # fmt: skip
-    add("--pick", metavar="PNG", help="draw the pictures with a grid, to find a box, and stop")
-    add("--preview", metavar="PNG", help="draw the box or mask, and stop")
+    add("--span-gap", **SECONDS, help="fill pauses of so many seconds (0)")
+    add("--span-smallest", **SECONDS, help="drop shorter spans (0)")
+
+
+def video(add: Callable) -> None:
+    asked = dict(action=Asked, default=argparse.SUPPRESS)
+    add("--box", **asked, metavar="X0,Y0,X1,Y1", help="where the thing is in the pictures")
+    add("--mask", **asked, type=home, metavar="FILE", help="a picture or video, white where it is")
+    add("--video", type=home, metavar="FILE", help="the pictures, if not the input's; masked "
+        "unless --box, --mask")  # fmt: skip
+    add("--pick", type=home, metavar="PNG", help="draw them with a grid, to find a box, and stop")
+    add("--preview", type=home, metavar="PNG", help="draw the box or mask, and stop")
+
+
+def model(add: Callable) -> None:
+    add("-m", "--model", help="a converted model: folder, name or hub repo (the largest that fits)")
+    add("--verify", **FLAG, help="compare every byte of the model's files first")
+    add("--demo", **FLAG, help="separate an example with the bundled model, offline")
 
 
 def solution(add: Callable) -> None:
@@ -72,24 +157,49 @@ def solution(add: Callable) -> None:
     add("--max-memory", metavar="SIZE", type=memory.parse,
         help="cut the work to fit, like 8GB (what the machine has)")  # fmt: skip
     add("--resume", **FLAG, help="go on with an interrupted run of the same output")
-    add("--verify", **FLAG, help="compare every byte of the model's files first")
 
 
 def choice(add: Callable) -> None:
     add("-c", "--candidates", type=candidates, metavar="K",
-        help="make so many and keep the best, or auto (%(default)s)")  # fmt: skip
-    add("--ranker", help="%(default)s, activity, clap, judge, imagebind, or mixed: clap:5,judge:1")
-    add("--keep-candidates", metavar="DIR", help="write all candidates there")
-    add("--gate", action="store_true", help="silence where the sound seems to be absent")
-    add("--absent", type=float, metavar="DB", help="how far under the mixture it is (%(default)g)")
-    add("--subtract", dest="residual", action="store_const", const="subtract",
-        help="make the residual as input - target, so that both add up: faster")  # fmt: skip
+        help='make so many and keep the best, or "auto" (%(default)s)')  # fmt: skip
+    add("--ranker", help="what is best: consensus, clap:5,judge:1, ... (%(default)s)")
+    add("--keep-candidates", type=home, metavar="DIR", help="write all candidates there")
+    add("--gate", **FLAG, help="silence where the sound seems to be absent")
+    add("--absent", type=float, metavar="DB",
+        help="absent is a target so far under the mixture (%(default)g)")  # fmt: skip
     add("--no-watermark", dest="watermark", action="store_false", help="decode without the mark")
 
 
+def told(add: Callable) -> None:
+    add("--spectrogram", type=home, metavar="PNG", help="draw mixture, target and residual")
+    add("--metrics-json", type=home, metavar="PATH", help="write the report as JSON")
+    add("--no-metrics", **FLAG, help="print no report (or SAM_AUDIO_METRICS=0)")
+    add("-v", "--verbose", **FLAG, help="say what is being done")
+    add("-q", "--quiet", **FLAG, help="say nothing but notes and errors")
+    add("--version", action="version", version=f"mlx-sam-audio {__version__}")
+
+
 def read(arguments: list[str]) -> argparse.Namespace:
-    # argparse takes "-9:12" for an option, and " -9:12" for a value
-    return parser().parse_args([re.sub(r"^-(?=[\d.]+:)", " -", text) for text in arguments])
+    # argparse takes "-9:12" and "-12dB" for options, and " -9:12" for a value
+    number = re.compile(r"-(?=[\d.][\d.:-]*( ?dB)?$)", re.IGNORECASE)
+    return parser().parse_args([number.sub(" -", text, count=1) if number.match(text) else text
+                                for text in arguments])  # fmt: skip
+
+
+def home(text: str) -> str:
+    """A path in which the shell did not replace ~."""
+    return os.path.expanduser(text) if not os.path.lexists(text) else text
+
+
+def decibels(text: str) -> float:
+    """A gain, from what is said in decibels."""
+    try:
+        value = float(re.sub(r"dB$", "", text.strip(), flags=re.IGNORECASE))
+        if not -200 <= value <= 60:
+            raise ValueError
+    except ValueError:
+        raise SAMAudioError(f"cannot read the gain {text!r}: write decibels, like -12dB") from None
+    return 10 ** (value / 20)
 
 
 def candidates(text: str) -> int | str:
@@ -119,18 +229,3 @@ def predictor(options: argparse.Namespace) -> Callable:
         smallest=options.span_smallest,
         gap=options.span_gap,
     )
-
-
-def masked_video(options: argparse.Namespace) -> MaskedVideo | None:
-    """What the options show of the sound."""
-    if options.box and options.mask:
-        raise SAMAudioError("--box and --mask say the same: give one of them")
-    if not (options.box or options.mask or options.video):
-        return None
-    mask = options.mask
-    if options.box:
-        try:
-            mask = tuple(map(int, options.box.split(",")))
-        except ValueError:
-            raise SAMAudioError(f"cannot read the box {options.box!r}: write X0,Y0,X1,Y1") from None
-    return MaskedVideo(options.video or options.input, mask)

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from ..errors import SAMAudioError, SAMAudioWarning, plain
 
@@ -24,8 +25,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {plain(message)} (--help lists the options)\n")
 
 
-def run(command: str | Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """The exit status of a command: 0; 2 after an error; 128 and the signal that stopped it.
+def run(
+    command: str | Callable[[list[str]], int | None], arguments: list[str] | None = None
+) -> int:
+    """The exit status of a command: what it returns, or 0; 2 after an error; 128 and the signal
+    that stopped it.
 
     command: a function of the arguments, or "module:function", to be imported here, where signals
     are heeded. arguments: those of the process unless given.
@@ -38,7 +42,7 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
                 with stops.held():
                     module, name = command.split(":")
                     command = getattr(importlib.import_module(module), name)
-            command(arguments)
+            status = command(arguments)
             sys.stdout.flush()
     except SAMAudioError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,7 +55,17 @@ def run(command: str | Callable[[list[str]], None], arguments: list[str] | None 
         return 128 + (stops.number or signal.SIGINT)
     except BrokenPipeError:  # nobody reads the report
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return status or 0
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line above the bar, if there is one."""
+    from tqdm import tqdm
+
+    stream = stream or sys.stdout
+    with tqdm.external_write_mode(stream):
+        print(plain(line), file=stream)
 
 
 class Stops:
@@ -102,7 +116,7 @@ def notes() -> Iterator[None]:
                 return others(message, category, *where)
             if str(message) not in said:
                 said.add(str(message))
-                print(f"note: {message}", file=sys.stderr)
+                say(f"note: {message}", sys.stderr)
 
         warnings.showwarning = show
         warnings.simplefilter("always", SAMAudioWarning)

@@ -1,43 +1,27 @@
-"""What the command writes: both stems, as sounds or videos, together or not at all."""
+"""What the command writes: all results of a recording, as sounds or videos, together or not at
+all."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from .. import files
 from ..engine import checkpoint
-from ..engine.run import Run
-from ..errors import SAMAudioError, note
-from ..files import whole, writable
-from ..media import audio, sound_files, video_files
+from ..errors import note
+from ..files import whole
+from ..media import audio, containers, sound_files, video_files
+from .names import Output
+from .sounds import Sounds, mixed
 
 
-def outputs(source: Path, target: str | None, residual: str | None) -> tuple[Path, Path]:
-    """The checked names of both files."""
-    kinds = (*sound_files.WRITTEN, *video_files.WRITTEN)
-    target = writable(target or f"{source.stem}.target.wav", kinds)
-    if residual is None:
-        residual = target.with_name(
-            f"{target.stem.removesuffix('.target')}.residual{target.suffix}"
-        )
-    paths = target, writable(residual, kinds)
-    if any(path.suffix.lower() in video_files.WRITTEN for path in paths):
-        video_files.duration(source)  # it must have pictures to copy
-    over = any(path.exists() and path.samefile(source) for path in paths)
-    if over or os.path.realpath(paths[0]) == os.path.realpath(paths[1]):
-        raise SAMAudioError("input, output and residual must be three different files")
-    return paths
-
-
-def write(run: Run, paths: tuple[Path, Path]) -> None:
-    """Write both stems, or what the run could be resumed from."""
+def write(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> None:
+    """Write all results, or what the run could be resumed from."""
+    run = sounds.run
     try:
-        notices = write_stems(run, paths)
+        notices = write_all(sounds, outputs, bits)
     except KeyboardInterrupt as stop:
-        more = "; --resume goes on" if os.path.lexists(checkpoint.beside(paths[0])) else ""
+        more = "; --resume goes on" if os.path.lexists(checkpoint.beside(outputs[0].path)) else ""
         stop.args = (f"no output was written{more}",)
         raise
     run.forget()
@@ -46,30 +30,36 @@ def write(run: Run, paths: tuple[Path, Path]) -> None:
         note(notice)
 
 
-def write_stems(run: Run, paths: tuple[Path, Path]) -> list[str]:
-    """Write both stems as they come; they get their names together, when both are complete.
+def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> list[str]:
+    """Write the results as they come; they get their names together, when all are complete.
     Returns what is to be known of them."""
-    recording, rate = run.items[0].mixture.source, run.networks.sample_rate
-    notices = []
+    recording, rate, channels = sounds.source, sounds.rate, sounds.channels
+    tags, notices = containers.tags(recording), []
+    paths = [output.path for output in outputs]
+    heard = any(output.result.recording for output in outputs)
     with whole(*paths) as parts, contextlib.ExitStack() as stack:
-        films = [path.suffix.lower() in video_files.WRITTEN for path in paths]
         # the sound of a film is a wav until it is complete
-        waves = [stack.enter_context(spare(path)) if film else part
-                 for film, part, path in zip(films, parts, paths, strict=True)]  # fmt: skip
+        waves = [stack.enter_context(spare(output.path)) if output.is_film else part
+                 for output, part in zip(outputs, parts, strict=True)]  # fmt: skip
         writers = []
-        for wave, path in zip(waves, paths, strict=True):
-            writers.append(sound_files.Writer(wave, path, rate, run.samples))
+        for output, wave in zip(outputs, waves, strict=True):
+            form = dict(channels=channels, bits=None if output.is_film else bits, tags=tags)
+            name = wave.with_suffix(".wav") if output.is_film else output.path
+            samples = sounds.run.samples * rate // sounds.run.networks.sample_rate
+            writers.append(sound_files.Writer(wave, name, rate, samples, **form))
             stack.callback(writers[-1].discard)
-        for chunk in run:
-            for writer, stem in zip(writers, (chunk.target, chunk.residual), strict=True):
-                writer.write(np.array(stem))
+        for pieces in sounds.pieces(heard):
+            for writer, output in zip(writers, outputs, strict=True):
+                writer.write(mixed(output.result, pieces))
         for writer in writers:
             writer.close()
-        for film, writer, wave, part, path in zip(films, writers, waves, parts, paths, strict=True):
-            if film:
-                sound = audio.blocks(wave, rate)
+        for output, writer, wave, part in zip(outputs, writers, waves, parts, strict=True):
+            if output.is_film:
+                sound = audio.blocks(wave, rate, channels)
                 recording.check()  # its pictures go with the sound that was separated
-                notices += video_files.write(recording, sound, rate, part, path, writer.peak)
+                notices += video_files.write(
+                    recording, sound, rate, part, output.path, writer.peak, channels
+                )
             elif writer.notice:
                 notices.append(writer.notice)
     return notices

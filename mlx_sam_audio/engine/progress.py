@@ -56,6 +56,13 @@ class Watch:
     def done(self, stage: str) -> int:
         return self._done[stage]
 
+    def total(self, stage: str) -> int:
+        return self._totals[stage]
+
+    def skipped(self, stage: str) -> int:
+        """Of those done, how many an interrupted run had done."""
+        return self._skipped[stage]
+
     def skip(self, stage: str, count: int) -> None:
         """What an interrupted run did already."""
         self._done[stage] += count

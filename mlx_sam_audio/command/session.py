@@ -1,0 +1,173 @@
+"""One command's model and settings, and what it does with one recording after the other."""
+
+import argparse
+import os
+import time
+from dataclasses import fields, replace
+from functools import cached_property
+from pathlib import Path
+
+from ..engine import checkpoint, memory
+from ..errors import SAMAudioError, note
+from ..files import existing, sha256
+from ..kinds import RATES
+from ..media import audio
+from ..media.video import MaskedVideo
+from ..model import SAMAudio
+from ..settings import Settings, digest
+from . import choice, names, report
+from .display import Display
+from .jobs import Job
+from .options import predictor, settings_of
+from .sounds import Sounds
+from .write import write
+
+INPUT = "input"  # --rate, for the recording's
+
+
+class Session:
+    """What all recordings of a command share. model_name: of -m, or of the largest that fits."""
+
+    def __init__(self, options: argparse.Namespace, display: Display):
+        self.options, self.display = options, display
+        self.settings, self.rate = settings_of(options), told_rate(options.rate)
+        self.model_name = options.model
+        if self.model_name in (None, "auto"):
+            self.model_name, reason = choice.largest_that_fits(options.max_memory, options.window)
+            display.say(reason)
+        self.loading = 0.0  # seconds
+
+    @cached_property
+    def model(self) -> SAMAudio:
+        start = time.perf_counter()
+        self.display.detail(f"loading {self.model_name}")
+        model = SAMAudio.from_pretrained(self.model_name, verify=self.options.verify)
+        self.loading = time.perf_counter() - start
+        return model
+
+    @cached_property
+    def predictor(self):
+        return predictor(self.options)
+
+    @property
+    def named(self) -> dict[str, object]:
+        """What names of results may hold, beside what is a recording's own."""
+        ext = self.options.format or "wav"
+        return {"ext": ext, "seed": self.settings.seed, "model": Path(self.model_name).name}
+
+    @property
+    def shown(self) -> bool:
+        """Is a report printed?"""
+        silent = self.options.no_metrics or self.options.quiet
+        return not silent and os.environ.get("SAM_AUDIO_METRICS") != "0"
+
+    def check(self, job: Job) -> None:
+        """Raises SAMAudioError for what would fail later: it can be read, written and shown."""
+        existing(job.source.path)
+        names.check(job.outputs, job.source.path)
+
+    def rate_of(self, source: Path) -> int:
+        """At which the results of a recording are written."""
+        if self.rate == INPUT:
+            return audio.beginning(source)[1]
+        return self.rate or self.model.sample_rate
+
+    def settings_for(self, job: Job) -> Settings:
+        """Stereo as the recording is, unless it is to be one channel; only what is written is
+        decoded."""
+        stereo = self._stereo(job.source.path)
+        residual, results = self.settings.residual, [output.result for output in job.outputs]
+        if stereo != "mono" or len(job.prompts) > 1:
+            residual = "share"
+        elif residual == "model" and self.settings.candidates == 1:
+            if not any(result.rest for result in results):
+                residual = "subtract"
+            elif not any(any(result.targets) for result in results):
+                residual = "alone"
+        return replace(self.settings, residual=residual, stereo=stereo)
+
+    def _stereo(self, path: Path) -> str:
+        """How the channels are heard."""
+        sides = self.options.sides or "both"
+        count = 1 if sides == "mono" else audio.channels(path)
+        if count > 2 and not audio.folds(path):
+            note(f"{path} does not name its {count} channels: they are averaged to one")
+            count = 1
+        return "mono" if count == 1 else sides
+
+    def separate(
+        self, job: Job, resume: Path | None, restart: bool, many: bool = False
+    ) -> tuple[Sounds, dict]:
+        """Make and write all results of a recording, one of many or not. Returns what pictures
+        need, and a report."""
+        start, prompts, source = time.perf_counter(), job.prompts, job.source.path
+        settings = self.settings_for(job)
+        rate, pictures = self.rate_of(source), self._pictures(job)
+        names.check_form(job.outputs, rate, self.options.bits)
+        if settings.predict_spans and not all(prompt.spans for prompt in prompts):
+            settings = replace(settings, predict_spans=self.predictor)
+        run = self.model.prepare_stems(
+            source,
+            [prompt.description for prompt in prompts],
+            spans=[prompt.spans for prompt in prompts],
+            videos=pictures,
+            share=settings.shares,
+            settings=settings,
+            progress=self.display,
+            resume=resume,
+            restart=restart,
+        )
+        self.display.follow(run.watch)
+        sounds = Sounds(run, rate, source, adds=settings.residual != "model")
+        offered = memory.text(memory.offered(settings.max_memory))
+        tell = self.display.say if self.shown and not many else self.display.detail
+        tell(f"memory    about {memory.text(run.memory.bytes)} of {offered}")
+        for prompt in prompts:
+            told = " ".join([repr(prompt.description), report.spans_of(prompt.spans)])
+            self.display.detail(f"separating {told} from {job.source}")
+        with memory.wired(settings.max_memory):
+            write(sounds, job.outputs, self.options.bits)
+        facts = run.stem_facts
+        seconds = {**facts[0].seconds, "load": self.loading + facts[0].seconds["load"]}
+        seconds["total"] = self.loading + time.perf_counter() - start
+        self.loading = 0.0  # the first recording's
+        return sounds, report.values(job, self.model_name, facts, seconds)
+
+    def _pictures(self, job: Job) -> list[MaskedVideo | None]:
+        """What is shown of each prompt; pictures without any mark show the only one."""
+        video, source = self.options.video, job.source.path
+        marked = [bool(prompt.box or prompt.mask) for prompt in job.prompts]
+        return [
+            prompt.video(video, source) if shown or not any(marked) else None
+            for prompt, shown in zip(job.prompts, marked, strict=True)
+        ]
+
+    def fingerprint(self, job: Job) -> str:
+        """Of all that decides what is written."""
+        settings = self.settings_for(job)
+        given = {one.name: getattr(settings, one.name) for one in fields(Settings)}
+        given.pop("max_memory")
+        if settings.predict_spans:
+            options = self.options
+            given["predict_spans"] = [
+                options.span_model, options.span_threshold, options.span_gap, options.span_smallest
+            ]  # fmt: skip
+        prompts = [
+            (prompt.description, prompt.spans, checkpoint.fingerprint(shown))
+            for prompt, shown in zip(job.prompts, self._pictures(job), strict=True)
+        ]
+        results = [(output.result, output.path.suffix.lower()) for output in job.outputs]
+        written = results, self.options.bits, self.rate
+        source = sha256(existing(job.source.path))
+        return digest(source, self.model.fingerprint(), sorted(given.items()), prompts, written)
+
+
+def told_rate(text: str | None) -> int | str | None:
+    """--rate: hertz, "input", or None."""
+    if text in (None, INPUT):
+        return text
+    if not text.isdecimal() or int(text) not in RATES:
+        raise SAMAudioError(
+            f"--rate {text}: give {RATES[0]} to {RATES[-1]} Hz, or {INPUT} for the recording's"
+        )
+    return int(text)
