@@ -274,3 +274,14 @@ def test_stems_take_what_is_theirs(demo):
         assert si_sdr(np.array(stem.target).ravel(), image.ravel()) > 12
     absent, whole = (float((np.array(x) ** 2).sum()) for x in (stems[2].target, images.sum(axis=0)))
     assert 10 * np.log10(absent / whole) < -25
+
+
+def test_stems_that_are_alike_are_named(toy):
+    with pytest.warns(UserWarning, match="'dog' and 'dog' are much the same sound"):
+        first, second = toy.stems(WAVE, ["dog", "dog"], **FEW)
+    assert relative_error(first.target, second.target) < 1e-5
+
+
+def test_a_long_recording_in_one_piece_is_told(toy):
+    with pytest.warns(UserWarning, match="separate_long"):
+        toy.separate(np.zeros(31 * RATE, np.float32), "dog", method="euler", steps=1)

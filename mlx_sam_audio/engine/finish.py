@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import SAMAudioError, check_finite, note
 from ..models import chunks
 from ..models.dacvae import DACVAE
-from ..prompts import Span
 from ..settings import Settings
+from .item import Item
 from .mixture import WRONG_LENGTH, Mixture
 from .presence import Meter, Window, gated
 from .progress import Watch
@@ -19,6 +19,7 @@ from .share import power, shares
 
 HOLLOW = 0.2  # of both channels' power: a bin of which their mean has less is not heard in it
 MUCH = 0.05  # of the energy, from which on that must be said
+ALIKE = 0.9  # correlation of two stems
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,22 @@ class Decoder:
 
 @dataclass(frozen=True, eq=False)
 class Finish:
-    """What is done with the stems of a recording's K prompts. spans, predicted: of each; the latter
-    where they were predicted."""
+    """What is done with the stems of a recording's K prompts."""
 
-    mixture: Mixture
+    prompts: Sequence[Item]
     settings: Settings
-    spans: Sequence[tuple[Span, ...]]
-    predicted: Sequence[tuple[Span, ...] | None]
+
+    @property
+    def mixture(self) -> Mixture:
+        return self.prompts[0].mixture
 
     def __call__(self, waves: Iterable[mx.array]) -> Iterator[tuple[Chunk, ...]]:
         """Consecutive waveforms (K * views, stems, t), as long as the recording or somewhat longer
         -> a chunk for each prompt."""
         rate, done = self.mixture.sample_rate, 0
-        meter = Meter(rate, self.predicted, self.settings.absent)
-        pieces = self._stems(self._trimmed(waves))
+        predicted = [item.spans if item.predicted else None for item in self.prompts]
+        meter = Meter(rate, predicted, self.settings.absent)
+        pieces = self._compared(self._stems(self._trimmed(waves)))
         if self.settings.gate:
             pieces = (tuple(map(np.array, piece)) for piece in pieces)
             for seen in gated(pieces, meter):
@@ -93,12 +96,12 @@ class Finish:
                 target,
                 residual,
                 self.mixture.sample_rate,
-                spans,
+                item.spans,
                 tuple(window.presences[k] for window in seen),
                 start=start,
             )
-            for k, (target, residual, spans) in enumerate(
-                zip(targets, residuals, self.spans, strict=True)
+            for k, (item, target, residual) in enumerate(
+                zip(self.prompts, targets, residuals, strict=True)
             )
         )
 
@@ -134,6 +137,20 @@ class Finish:
         for stems in shares(heard, mixture.sample_rate, mixture.channels, *looks):
             yield stems[:-1], stems[-1:]
         hollow.tell(mixture)
+
+    def _compared(
+        self, pieces: Iterator[tuple[mx.array, mx.array]]
+    ) -> Iterator[tuple[mx.array, mx.array]]:
+        """The same, with a note of targets that are much the same sound."""
+        products = np.zeros((len(self.prompts), len(self.prompts)))
+        for targets, residuals in pieces:
+            rows = np.array(targets.flatten(1), dtype=np.float64)
+            products += rows @ rows.T
+            yield targets, residuals
+        levels = np.sqrt(np.diag(products)) + 1e-20
+        for i, k in np.argwhere(np.triu(products / np.outer(levels, levels) > ALIKE, k=1)):
+            pair = " and ".join(repr(self.prompts[one].description) for one in (i, k))
+            note(f"{pair} are much the same sound here: leave out one, or tell them apart by spans")
 
     def _beside(self, waves: Iterator[mx.array]) -> Iterator[tuple[np.ndarray, mx.array]]:
         """Every piece with the samples (channels, t) that it was made of."""

@@ -9,7 +9,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..calls import go_on
-from ..errors import SAMAudioError
+from ..errors import SAMAudioError, note
 from ..files import sha256
 from ..kinds import Kind, is_path
 from ..media import audio as audio_files
@@ -20,6 +20,7 @@ from . import memory
 from .networks import Networks, weight_bytes
 from .progress import Tell, Watch
 
+CLIP = 30.0  # seconds
 WRONG_LENGTH = "the file is not as long as its header says: convert it to wav"
 
 
@@ -84,6 +85,11 @@ class Mixture:
                 f"{mixture} lasts {mixture.samples / rate:.0f} s, more than the "
                 f"{limit * networks.hop_length / rate:.0f} s the model takes in one piece: use "
                 "separate_long()"
+            )
+        if one_piece and mixture.samples > CLIP * rate:
+            note(
+                f"{mixture} is seen at once, as by the reference, which suits clips: for long "
+                "recordings separate_long() is better"
             )
         return mixture
 

@@ -352,9 +352,7 @@ class Run:
         return candidates.checked(scores, len(waves))
 
     def _finish(self, take: Take) -> Finish:
-        items = [self.items[i] for i in take.items]
-        predicted = [item.spans if item.predicted else None for item in items]
-        return Finish(items[0].mixture, self.settings, [item.spans for item in items], predicted)
+        return Finish([self.items[i] for i in take.items], self.settings)
 
     def _finished(self, take: Take, waves: np.ndarray) -> list[Separation]:
         """The results of a take from its whole waveforms (voices, stems, T)."""
