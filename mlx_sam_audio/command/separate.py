@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int | None:
 
 def to_stdout(options: argparse.Namespace, spool: Path) -> None:
     """The only result, as wav; all words go to stderr."""
+    if options.format not in (None, "wav"):
+        raise SAMAudioError("-o - writes wav: leave out --format")
     result = spool / "stdout.wav"
     verbs = {kind for kind, _ in options.asked} & {"keep", "remove"}
     if not (verbs or options.only):
