@@ -102,6 +102,7 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
         (["mix.wav", "a/mix.wav", "-d", "dog"], "would both be written to"),
         (["mix.wav", "text.wav", "-d", "dog", "--spectrogram", "a.png"], "is for one recording"),
         (["mix.wav", "-d", "dog", "-d", "cat", "-o", "-"], "-o - writes one result"),
+        (["mix.wav", "-d", "dog", "-o", "-", "--format", "flac"], "-o - writes wav"),
     ],
 )
 def test_errors_are_one_line(tiny_folder, tmp_path, monkeypatch, capsys, arguments, message):

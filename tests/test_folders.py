@@ -12,6 +12,7 @@ import soundfile
 
 from mlx_sam_audio import SAMAudio
 from mlx_sam_audio.command import manifest
+from mlx_sam_audio.engine import run
 from mlx_sam_audio.separate import main
 
 QUICK = "--method euler --steps 1 --no-metrics".split()
@@ -130,6 +131,24 @@ def test_a_table_has_prompts_for_each_file(desk, separate):
     assert separate("--jobs", "jobs.csv", "-o", "out") == 0
     names = {"in/a.dog.wav", "in/a.residual.wav", "in/b.cat.wav", "in/b.residual.wav"}
     assert files(desk / "out") == {*names, manifest.NAME}
+
+
+def test_ctrl_c_says_how_far_it_came(desk, separate, monkeypatch, capsys):
+    decode, calls = run.Decoder.__call__, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return decode(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Decoder, "__call__", interrupted)
+        assert separate("in", "-d", "dog", "-o", "out") == 130
+    assert "stopped; 1 of 2 are done; the same command goes on" in capsys.readouterr().err
+    assert separate("in", "-d", "dog", "-o", "out") == 0
+    said = capsys.readouterr().out
+    assert "1 of 1 evaluations were made before" in said and "1 made, 1 done" in said
 
 
 def test_an_empty_folder_is_refused(desk, separate, capsys):

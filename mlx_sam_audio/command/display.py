@@ -21,7 +21,11 @@ class Display:
         self._watch: Watch | None = None
         layout = "{desc} {percentage:3.0f}%|{bar}| {postfix}"
         self._bar = tqdm(
-            total=1.0, bar_format=layout, disable=True if quiet else None, leave=verbose
+            total=1.0,
+            desc="load",
+            bar_format=layout,
+            disable=True if quiet else None,
+            leave=verbose,
         )
         self._show("load", 0.0, "")
 

@@ -9,7 +9,7 @@ from ..engine import checkpoint
 from ..errors import SAMAudioError, note
 from ..files import make_folder
 from ..prompts import check_words
-from . import names
+from . import names, report
 from .jobs import Job
 from .manifest import Manifest
 from .names import Output
@@ -74,9 +74,12 @@ def separated(session: Session, job: Job, done: Manifest) -> bool:
     begun = done.is_begun(paths, fingerprint) and not again
     announce(job.outputs, again or begun)
     done.add("begun", job.source, paths, fingerprint=fingerprint)
+    display = session.display
     _, values = session.separate(job, checkpoint.beside(paths[0]), not begun, many=True)
     done.add("done", job.source, paths, fingerprint=fingerprint, report=values)
-    session.display.say(f"{job.source}: {', '.join(map(str, paths))}")
+    display.say(f"{job.source}: {', '.join(map(str, paths))}")
+    for line in report.table(job, values):
+        display.detail(line)
     return True
 
 

@@ -4,7 +4,7 @@ import argparse
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SAMAudioError
@@ -52,15 +52,8 @@ def planned(
     """The same with their outputs. values: what names are made of, beside what jobs tell."""
     pattern, place = names.template(options.name), options.output or ""
     folder = not place or names.is_folder(place)
-    sounds = [one for one in names.results(options, jobs[0].prompts) if not one.recording]
-    alone = len(jobs[0].prompts) == 1 or len(sounds) == 1
-    if options.piped and (many or len(names.results(options, jobs[0].prompts)) > 1):
-        raise SAMAudioError("-o - writes one result of one recording: name a folder for more")
-    if not folder and (many or not alone):
-        what = "several prompts" if not many else "many recordings"
-        raise SAMAudioError(f"{what} make several files: name a folder for them, like -o results/")
-    if not folder and options.format and Path(place).suffix.lower() != f".{options.format}":
-        raise SAMAudioError(f"-o {place} is no {options.format}: leave out --format, or name it so")
+    if not folder:
+        check_file(options, jobs[0], many)
     found = []
     for index, job in enumerate(jobs, 1):
         results = names.results(options, job.prompts)
@@ -69,11 +62,28 @@ def planned(
             outputs = names.in_folder(Path(place, job.source.folder), results, pattern, told)
         else:
             outputs = names.as_file(Path(place), results)
+        if options.piped:
+            outputs = [replace(outputs[0], piped=True)]
         if options.rest:
             outputs = with_rest(outputs, options.rest, many)
         found.append(Job(job.source, job.prompts, tuple(outputs)))
     names.check_apart([(job.source, job.source.path, job.outputs) for job in found])
     return found
+
+
+def check_file(options: argparse.Namespace, job: Job, many: bool) -> None:
+    """Raises SAMAudioError where -o is one file, or stdout, and there is more to write."""
+    results = names.results(options, job.prompts)
+    sounds = [result for result in results if not result.recording]
+    if options.piped and (many or len(results) > 1):
+        raise SAMAudioError("-o - writes one result of one recording: name a folder for more")
+    if many or len(job.prompts) > 1 and len(sounds) > 1:
+        what = "many recordings" if many else "several prompts"
+        raise SAMAudioError(f"{what} make several files: name a folder for them, like -o results/")
+    if options.format and Path(options.output).suffix.lower() != f".{options.format}":
+        raise SAMAudioError(
+            f"-o {options.output} is no {options.format}: leave out --format, or name it so"
+        )
 
 
 def with_rest(outputs: Sequence[Output], place: str, many: bool) -> list[Output]:

@@ -33,10 +33,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Output:
-    """A result, and the file that it is written to."""
+    """A result, and the file that it is written to; piped: whose bytes then go to stdout."""
 
     result: Result
     path: Path
+    piped: bool = False
+
+    def __str__(self) -> str:
+        return "stdout" if self.piped else str(self.path)
 
     @property
     def is_film(self) -> bool:

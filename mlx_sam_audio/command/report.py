@@ -12,7 +12,7 @@ def values(job: Job, model: str, facts: Sequence[Facts], seconds: dict[str, floa
     """What JSON gets: of one prompt all in one object; of several what is common, and "stems".
     seconds: of the command's stages, and of all of it."""
     told = {"input": str(job.source)}
-    paths = {output.result.label: str(output.path) for output in job.outputs}
+    paths = {output.result.label: str(output) for output in job.outputs}
     speed = seconds["total"] * facts[0].sample_rate / facts[0].samples
     rows = [
         {**one.report(), "model": model, "box": prompt.box, "mask": prompt.mask}
@@ -42,7 +42,7 @@ def stem_paths(job: Job) -> list[str | None]:
 def table(job: Job, values: dict) -> list[str]:
     """The same for people, line by line."""
     stems = values.get("stems", [values])
-    lines = [f"{output.result.label[:9]:9} {output.path}" for output in job.outputs]
+    lines = [f"{output.result.label[:9]:9} {output}" for output in job.outputs]
     for stem in stems:
         name = f"{stem['description']}: " if len(stems) > 1 else ""
         lines += [f"{title:9} {name}{text}" for title, text in found(stem)]

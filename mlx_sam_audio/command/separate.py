@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int | None:
 
 def to_stdout(options: argparse.Namespace, spool: Path) -> None:
     """The only result, as wav; all words go to stderr."""
+    if options.format not in (None, "wav"):
+        raise SAMAudioError("-o - writes wav: leave out --format")
     result = spool / "stdout.wav"
     verbs = {kind for kind, _ in options.asked} & {"keep", "remove"}
     if not (verbs or options.only):
@@ -45,6 +47,8 @@ def to_stdout(options: argparse.Namespace, spool: Path) -> None:
     options.output = str(result)
     with contextlib.redirect_stdout(sys.stderr):
         separate(options, spool)
+    if options.pick or options.preview:
+        return
     with open(result, "rb") as file:
         shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -74,8 +78,7 @@ def alone(session: Session, job: Job) -> None:
     sounds, values = session.separate(job, resume, restart=not options.resume)
     if options.keep_candidates:
         for candidate in sounds.run.stem_facts[0].candidates:
-            stems = ("target", "residual")
-            named = (f"{candidate.seed}.{stem}.wav" for stem in stems)
+            named = (f"{candidate.seed}.{stem}.wav" for stem in ("target", "residual"))
             candidate.save(*(Path(options.keep_candidates, name) for name in named))
     if options.spectrogram:
         pictures.spectrograms(options.spectrogram, job, sounds)
@@ -96,8 +99,10 @@ def check_extras(options: argparse.Namespace, job: Job) -> None:
     if options.keep_candidates:
         if options.candidates == 1:
             raise SAMAudioError("--keep-candidates needs several of them: give -c too")
+        if len(job.prompts) > 1:
+            raise SAMAudioError("--keep-candidates takes one prompt at a time")
         make_folder(Path(options.keep_candidates))
     if options.spans_only:
-        if len(job.prompts) > 1:
-            raise SAMAudioError("--spans-only takes one prompt at a time")
+        if len(job.prompts) > 1 or options.piped:
+            raise SAMAudioError("--spans-only writes the times of one prompt to files")
         spans.names(job)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from ..engine.run import Run
 from ..media import audio
 from .names import Result
 
@@ -40,7 +41,7 @@ class Sounds:
     is at that rate, what lies above the model's highest frequency included, minus the targets.
     """
 
-    def __init__(self, run, rate: int, source: Path, adds: bool):
+    def __init__(self, run: Run, rate: int, source: Path, adds: bool):
         (mixture,) = run.mixtures
         self.run, self.rate, self.channels, self._adds = run, rate, mixture.channels, adds
         self.source, self._same = mixture.source, rate == run.networks.sample_rate
@@ -66,14 +67,11 @@ class Sounds:
 
     def _resampled(self) -> Iterator[list[np.ndarray]]:
         """As many samples as the recording has at that rate."""
-        rates, reader = (self.run.networks.sample_rate, self.rate), Reader(self._recording)
-        streams: list[soxr.ResampleStream] = []
-        for stems in itertools.chain(self._stems(), [None]):
-            last, count = stems is None, len(stems or streams) - (self._adds and stems is not None)
-            streams = streams or [
-                soxr.ResampleStream(*rates, self.channels, "float32", "VHQ") for _ in range(count)
-            ]
-            given = count * [silence(self.channels)] if last else stems[:count]
+        reader, streams = Reader(self._recording), []
+        pieces = (stems[:-1] if self._adds else stems for stems in self._stems())
+        for stems in itertools.chain(pieces, [None]):
+            streams = streams or [self._stream() for _ in stems or ()]
+            last, given = stems is None, stems or [silence(self.channels)] * len(streams)
             made = [resampled(stream, x, last) for stream, x in zip(streams, given, strict=True)]
             recording = reader.take(None if last else made[0].shape[-1])
             made = [fitted(x, recording.shape[-1]) for x in made]
@@ -81,6 +79,10 @@ class Sounds:
                 made.append(recording - sum(made))
             if recording.shape[-1]:
                 yield [*made, recording]
+
+    def _stream(self) -> soxr.ResampleStream:
+        rate = self.run.networks.sample_rate
+        return soxr.ResampleStream(rate, self.rate, self.channels, "float32", "VHQ")
 
 
 def silence(channels: int) -> np.ndarray:

@@ -42,6 +42,7 @@ NEEDED = {  # what an option needs beside itself
     **dict.fromkeys(["-c", "--ranker", "--keep-candidates"], "-c 2"),
     **dict.fromkeys(["--span-threshold", "--span-gap", "--span-smallest"], "--predict-spans"),
     "--span-model": "--predict-spans",
+    "--bed": "--keep dog",
 }
 
 
@@ -67,7 +68,8 @@ def check_option(recipe: str) -> None:
     given = {"-m": str(base("model", "tiny")), "-i": "mix.wav", "-d": "dog", "--method": "euler"}
     given |= {"--steps": "1", "--span-model": str(base("model", "pe_a_frame"))}
     given.pop({"--quality": "--steps", "INPUT": "-i"}.get(option, option), None)
-    words = shlex.split(NEEDED.get(option, "")) + [word for pair in given.items() for word in pair]
+    words = shlex.split(NEEDED.get(option, ""))
+    words += [word for pair in given.items() if pair[0] not in words for word in pair]
     if option == "INPUT":
         media.command(*words, "--", value)
     else:
