@@ -43,6 +43,16 @@ def test_only_one_item_of_a_batch_has_a_video(tiny, golden, videos):
         assert relative_error(a.target, b.target) < 1e-4
 
 
+def test_each_stem_has_its_video(tiny, golden, videos):
+    waves, prompts, _ = inputs(golden)
+    options = dict(method="euler", steps=2, watermark=False)
+    wave = waves[1][:19_200]
+    stems = tiny.stems(wave, prompts[:2], videos=[None, videos[1]], share=False, **options)
+    for stem, video in zip(stems, (None, videos[1]), strict=True):
+        alone = tiny.separate_long(wave, stem.description, video=video, **options)
+        assert relative_error(stem.target, alone.target) < 1e-4
+
+
 def test_a_video_is_prompt_enough(tiny, videos):
     wave = np.ones(4 * HOP, np.float32)
     assert tiny.separate(wave, video=videos[0], steps=1).target.shape == wave.shape
