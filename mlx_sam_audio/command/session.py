@@ -26,21 +26,27 @@ INPUT = "input"  # --rate, for the recording's
 
 
 class Session:
-    """What all recordings of a command share. model_name: of -m, or of the largest that fits."""
+    """What all recordings of a command share."""
 
     def __init__(self, options: argparse.Namespace, display: Display):
         self.options, self.display = options, display
         self.settings, self.rate = settings_of(options), told_rate(options.rate)
-        self.model_name = options.model
-        if self.model_name in (None, "auto"):
-            self.model_name, reason = choice.largest_that_fits(options.max_memory, options.window)
-            display.say(reason)
         self.loading = 0.0  # seconds
 
     @cached_property
+    def model_name(self) -> str:
+        """Of -m, or of the largest that fits."""
+        options = self.options
+        if options.model not in (None, "auto"):
+            return options.model
+        name, reason = choice.largest_that_fits(options.max_memory, options.window)
+        self.display.say(reason)
+        return name
+
+    @cached_property
     def model(self) -> SAMAudio:
-        start = time.perf_counter()
         self.display.detail(f"loading {self.model_name}")
+        start = time.perf_counter()
         model = SAMAudio.from_pretrained(self.model_name, verify=self.options.verify)
         self.loading = time.perf_counter() - start
         return model
@@ -52,8 +58,10 @@ class Session:
     @property
     def named(self) -> dict[str, object]:
         """What names of results may hold, beside what is a recording's own."""
-        ext = self.options.format or "wav"
-        return {"ext": ext, "seed": self.settings.seed, "model": Path(self.model_name).name}
+        told = {"ext": self.options.format or "wav", "seed": self.settings.seed}
+        if "{model}" in self.options.name:
+            told["model"] = Path(self.model_name).name
+        return told
 
     @property
     def shown(self) -> bool:
