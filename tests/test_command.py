@@ -48,7 +48,7 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
     command += ["--steps", "2", "--seed", "5", "--no-metrics"]
     assert main(command) == main([*command, "-o", "again.wav"]) == 0
     assert capsys.readouterr().out == ""
-    for first, second in (("mix.dog", "again"), ("mix.residual", "again.residual")):
+    for first, second in (("mix.dog", "again"), ("mix.without-dog", "again.residual")):
         a, b = (soundfile.read(f"{name}.wav", dtype="float32")[0] for name in (first, second))
         assert np.array_equal(a, b) and len(a) == 15_000
 
@@ -123,7 +123,9 @@ def test_the_gate_and_a_subtracted_residual_add_up_to_the_input(tiny_folder, tmp
     soundfile.write("mix.wav", wave, 48_000, subtype="FLOAT")
     command = ["-m", str(tiny_folder), "-i", "mix.wav", "-d", "dog", "--method", "euler"]
     assert main([*command, "--steps", "1", "--gate", "--subtract"]) == 0
-    stems = [soundfile.read(f"mix.{stem}.wav", dtype="float32")[0] for stem in ("dog", "residual")]
+    stems = [
+        soundfile.read(f"mix.{stem}.wav", dtype="float32")[0] for stem in ("dog", "without-dog")
+    ]
     assert np.abs(sum(stems) - wave).max() < 1e-6
 
 

@@ -46,7 +46,9 @@ def states(folder: Path) -> list[str]:
 
 def test_folders_keep_their_structure(desk, separate):
     assert separate("in", "-r", "-d", "dog", "-o", "out") == 0
-    stems = {f"{name}.{stem}.wav" for name in ("a", "b", "deep/c") for stem in ("dog", "residual")}
+    stems = {
+        f"{name}.{stem}.wav" for name in ("a", "b", "deep/c") for stem in ("dog", "without-dog")
+    }
     assert files(desk / "out") == {*stems, manifest.NAME}
     assert states(desk / "out") == 3 * ["begun", "done"]
 
@@ -84,24 +86,24 @@ def test_only_what_is_done_is_skipped(desk, separate, capsys):
 
 
 def test_names_that_another_prompt_took_are_made_again(desk, separate, capsys):
-    command = ["in/a.wav", "in/b.flac", "-o", "out"]
+    command = ["in/a.wav", "in/b.flac", "-o", "out", "--only", "target", "--name", "{name}.{ext}"]
     assert separate(*command, "-d", "dog") == 0
-    first = (desk / "out/a.residual.wav").read_bytes()
+    first = (desk / "out/a.wav").read_bytes()
     assert separate(*command, "-d", "cat") == 0
-    assert "note: out/a.residual.wav will be replaced" in capsys.readouterr().err
+    assert "note: out/a.wav will be replaced" in capsys.readouterr().err
     assert separate(*command, "-d", "dog") == 0 and ": 2 made;" in capsys.readouterr().out
-    assert (desk / "out/a.residual.wav").read_bytes() == first
+    assert (desk / "out/a.wav").read_bytes() == first
 
 
 def test_files_of_others_are_not_replaced(desk, separate, capsys):
     (desk / "out").mkdir()
-    (desk / "out/a.residual.wav").write_text("mine")
+    (desk / "out/a.without-dog.wav").write_text("mine")
     assert separate("in", "-d", "dog", "-o", "out") == 1
     assert "was not written here before: --overwrite replaces it" in capsys.readouterr().err
-    assert (desk / "out/a.residual.wav").read_text() == "mine"
+    assert (desk / "out/a.without-dog.wav").read_text() == "mine"
     assert "a.dog.wav" not in files(desk / "out") and "b.dog.wav" in files(desk / "out")
     assert separate("in", "-d", "dog", "-o", "out", "--overwrite") == 0
-    assert (desk / "out/a.residual.wav").read_bytes() != b"mine"
+    assert (desk / "out/a.without-dog.wav").read_bytes() != b"mine"
 
 
 def test_a_folder_is_read_without_its_results(desk, separate, capsys):
@@ -129,7 +131,7 @@ def test_results_that_would_share_a_name_are_refused_before_any_work(desk, separ
 def test_a_table_has_prompts_for_each_file(desk, separate):
     (desk / "jobs.csv").write_text("file,prompt,spans\nin/a.wav,dog,+0-0.1\nin/b.flac,cat,\n")
     assert separate("--jobs", "jobs.csv", "-o", "out") == 0
-    names = {"in/a.dog.wav", "in/a.residual.wav", "in/b.cat.wav", "in/b.residual.wav"}
+    names = {"in/a.dog.wav", "in/a.without-dog.wav", "in/b.cat.wav", "in/b.without-cat.wav"}
     assert files(desk / "out") == {*names, manifest.NAME}
 
 

@@ -23,9 +23,9 @@ def test_descriptions_become_parts_of_names():
 
 def test_every_result_is_a_sum_of_stems():
     half = 10 ** (-6 / 20)
-    assert results("-d", "dog") == {"dog": (1, 0, 0), "residual": (0, 1, 0)}
+    assert results("-d", "dog") == {"dog": (1, 0, 0), "without-dog": (0, 1, 0)}
     assert results("-d", "dog", "--only", "residual", "--mix") == {
-        "residual": (0, 1, 0),
+        "without-dog": (0, 1, 0),
         "mixture": (0, 0, 1),
     }
     assert results("-d", "a", "-d", "b") == {

@@ -42,7 +42,7 @@ def sound(path: str) -> np.ndarray:
 
 def test_gains_mix_what_was_separated(desk, separate):
     separate("-d", "dog", "--mix")
-    target, residual = sound("mix.dog.wav"), sound("mix.residual.wav")
+    target, residual = sound("mix.dog.wav"), sound("mix.without-dog.wav")
     recording = sound("mix.wav")
     assert (
         np.abs(sound("mix.mixture.wav") - soxr.resample(recording, 44_100, 48_000, "VHQ")).max()
@@ -64,7 +64,7 @@ def test_gains_mix_what_was_separated(desk, separate):
 @pytest.mark.parametrize("rate", [22_050, 44_100, 96_000])
 def test_stems_that_add_up_do_so_at_any_rate(desk, separate, rate):
     separate("-d", "dog", "--subtract", "--rate", str(rate), "--mix")
-    target, residual, mixture = (sound(f"mix.{x}.wav") for x in ("dog", "residual", "mixture"))
+    target, residual, mixture = (sound(f"mix.{x}.wav") for x in ("dog", "without-dog", "mixture"))
     assert soundfile.info("mix.dog.wav").samplerate == rate and len(target) == 0.4 * rate
     assert np.abs(target + residual - mixture).max() < 1e-6
     if rate == 44_100:
@@ -74,7 +74,7 @@ def test_stems_that_add_up_do_so_at_any_rate(desk, separate, rate):
 def test_stems_of_the_model_are_as_long_as_the_recording_at_its_rate(desk, separate):
     separate("-d", "dog", "-o", "model/")
     separate("-d", "dog", "-o", "out/", "--rate", "input")
-    for name in ("mix.dog.wav", "mix.residual.wav"):
+    for name in ("mix.dog.wav", "mix.without-dog.wav"):
         expected = soxr.resample(sound(f"model/{name}"), 48_000, 44_100, "VHQ")
         assert len(sound(f"out/{name}")) == len(sound("mix.wav"))
         assert np.abs(sound(f"out/{name}") - expected[:17_640]).max() < 1e-3
@@ -149,7 +149,9 @@ def test_one_channel_in_is_one_channel_out(desk, separate):
 
 def test_faithful_stems_of_a_mono_recording_add_up(desk, separate):
     separate("-d", "dog", "--faithful", "--rate", "input")
-    assert np.abs(sound("mix.dog.wav") + sound("mix.residual.wav") - sound("mix.wav")).max() < 1e-5
+    assert (
+        np.abs(sound("mix.dog.wav") + sound("mix.without-dog.wav") - sound("mix.wav")).max() < 1e-5
+    )
 
 
 def test_removing_several_sounds_leaves_what_is_not_theirs(song, separate):
@@ -172,7 +174,7 @@ def test_formats_keep_the_tags(song, separate, kind):
         file.title, file.artist = "A song", "Somebody"
     separate("-d", "dog", "--format", kind)
     assert containers.tags(f"mix.dog.{kind}")["title"] == "A song"
-    assert audio.channels(f"mix.residual.{kind}") == 2
+    assert audio.channels(f"mix.without-dog.{kind}") == 2
 
 
 def test_channels_without_names_are_averaged_with_a_note(desk, separate, capsys):

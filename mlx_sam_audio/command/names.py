@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import string
 import unicodedata
 from collections.abc import Sequence
@@ -10,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SAMAudioError
-from ..files import writable
+from ..files import slug, writable
 from ..media import sound_files, video_files
 from .prompts import Prompt
 
 TEMPLATE = "{name}.{prompt}.{ext}"
 FIELDS = ("name", "prompt", "ext", "index", "seed", "model")
 FORMATS = tuple(suffix.removeprefix(".") for suffix in sound_files.WRITTEN)
-LONGEST = 60  # characters of a slug
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,6 @@ class Output:
         return self.path.suffix.lower() in video_files.WRITTEN
 
 
-def slug(text: str) -> str:
-    """A description as a part of a file's name: "A dog!" is a-dog."""
-    words = re.sub(r"\W+", "-", unicodedata.normalize("NFC", text).lower())
-    return words[:LONGEST].strip("-_")
-
-
 def results(options: argparse.Namespace, prompts: Sequence[Prompt]) -> tuple[Result, ...]:
     """What is written of one recording."""
     verb, bed, only = prompts[0].verb, options.bed or 0.0, options.only
@@ -72,8 +64,9 @@ def results(options: argparse.Namespace, prompts: Sequence[Prompt]) -> tuple[Res
         rows = [tuple(float(i == k) for i in range(count)) for k in range(count)]
         found = [] if only == "residual" else list(map(Result, labels, slugs, rows))
         if only != "target":
-            word = "residual" if alone else "rest"
-            found.append(Result(word, word, count * (0.0,), 1.0))
+            label = "residual" if alone else "rest"
+            word = f"without-{slugs[0]}" if alone and prompts[0].description.strip() else label
+            found.append(Result(label, word, count * (0.0,), 1.0))
     if options.mix:
         found.append(Result("mixture", "mixture", count * (0.0,), 0.0, 1.0))
     return tuple(found)
@@ -118,7 +111,7 @@ def as_file(path: Path, found: Sequence[Result]) -> list[Output]:
     """The first result in this file, the others beside it."""
     stem = path.stem.removesuffix(".target")
     first, *others = found
-    beside = [Output(x, path.with_name(f"{stem}.{x.slug}{path.suffix}")) for x in others]
+    beside = [Output(x, path.with_name(f"{stem}.{x.label}{path.suffix}")) for x in others]
     return [Output(first, path), *beside]
 
 

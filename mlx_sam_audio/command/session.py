@@ -86,6 +86,8 @@ class Session:
         stereo = self._stereo(job.source.path)
         residual, results = self.settings.residual, [output.result for output in job.outputs]
         if stereo != "mono" or len(job.prompts) > 1:
+            if residual == "subtract":
+                note("stereo and several stems add up to the recording without --subtract, too")
             residual = "share"
         elif residual == "model" and self.settings.candidates == 1:
             if not any(result.rest for result in results):
