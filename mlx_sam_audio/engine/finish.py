@@ -69,7 +69,9 @@ class Finish:
         rate, done = self.mixture.sample_rate, 0
         predicted = [item.spans if item.predicted else None for item in self.prompts]
         meter = Meter(rate, predicted, self.settings.absent)
-        pieces = self._compared(self._stems(self._trimmed(waves)))
+        pieces = self._stems(self._trimmed(waves))
+        if len(self.prompts) > 1:
+            pieces = self._compared(pieces)
         if self.settings.gate:
             pieces = (tuple(map(np.array, piece)) for piece in pieces)
             for seen in gated(pieces, meter):
