@@ -59,7 +59,7 @@ def plainly(mixture: np.ndarray, waves: np.ndarray) -> np.ndarray:
         spectra[len(mixture) :].reshape(*waves.shape[:3], len(starts), -1),
     )
     power = (np.abs(heard) ** 2).sum(axis=2) + share.TINY
-    odds = np.minimum(power[:, 0] / power[:, 1], share.MOST) ** (1 if len(x) == 1 else 0.5)
+    odds = np.minimum(power[:, 0] / power[:, 1], share.MOST) ** share.EXPONENTS[len(x)]
     parts = np.concatenate([odds, np.ones_like(odds[:1])]) / (1 + odds.sum(axis=0))
     images = parts[:, None] * x
     if len(x) == 2:

@@ -3,8 +3,8 @@ time and frequency it gets, so that all add up to the recording, and none holds 
 
 A prompt's odds are the power of its target over the power of its residual, as the model hears them
 in all views of the recording together. Stem k gets odds_k / (1 + all odds), the rest 1 / (1 + all
-odds). For one channel that is all, with powers. For two, the shares are of magnitudes, and a Wiener
-filter of K + 1 sources v(n, f) R(f) follows (Duong et al., 2010): v is a source's share of the
+odds). For one channel that is all. For two, shares of magnitudes, not powers, and then a Wiener
+filter of K + 1 sources v(n, f) R(f) (Duong et al., 2010): v is a source's share of the
 recording's magnitude, and R (2 x 2), the covariance of left and right in what the shares give, over
 `SECONDS` on either side and `BINS` around. Only magnitudes of what the model makes are used, since
 a codec need not keep phases. K prompts, C channels, V views, n frames, f bins, t samples.
@@ -18,7 +18,7 @@ import numpy as np
 WINDOW = 0.064  # seconds of a frame, about; a power of two of samples
 OVERLAP = 4  # frames that hold a sample
 SECONDS, BINS = 1.0, 2  # neighbours, on either side, that a covariance is taken over
-EXPONENTS = {1: 1.0, 2: 0.5}  # of powers, by channels
+EXPONENTS = {1: 0.75, 2: 0.5}  # of powers, by channels: see docs/stereo.md
 BATCH = 64  # frames at a time
 TINY = 1e-9  # power, far below what is heard
 MOST = 1e6  # odds
