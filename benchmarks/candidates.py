@@ -3,13 +3,10 @@
 python -m benchmarks.candidates
 """
 
-import argparse
-import json
-
 import numpy as np
 
-from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, Settings
+from benchmarks import quality, report
+from mlx_sam_audio import SAMAudio, Settings
 from mlx_sam_audio.ranking import rank
 from mlx_sam_audio.ranking.metrics import si_sdr
 
@@ -49,32 +46,24 @@ def gate(model: SAMAudio, items: list[quality.Item], solver: dict) -> dict[str, 
     return {name: float(np.mean(share)) for name, share in shares.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-m", "--model", default="demo")
-    parser.add_argument("--mixtures", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--method", default="ab3")
-    parser.add_argument("--steps", type=int, default=8)
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    parser = report.parser(
+        __doc__, model="demo", mixtures=24, seed=0, seconds=2.0, method="ab3", steps=8
+    )
+    options = parser.parse_args(arguments)
     solver = dict(method=options.method, steps=options.steps)
-    try:
-        model = SAMAudio.from_pretrained(options.model)
-        items = quality.items(options.mixtures, options.seed, options.seconds, model.sample_rate)
-        found, shares = curves(model, items, solver), gate(model, items, solver)
-    except SAMAudioError as error:
-        raise SystemExit(f"error: {error}") from None
-    print("| best of | " + " | ".join(map(str, COUNTS)) + " |\n|" + "---|" * (len(COUNTS) + 1))
+    model = SAMAudio.from_pretrained(options.model)
+    items = quality.items(options.mixtures, options.seed, options.seconds, model.sample_rate)
+    found, shares = curves(model, items, solver), gate(model, items, solver)
+    report.head("best of", *map(str, COUNTS))
     for name, row in found.items():
-        print(f"| {name} | " + " | ".join(f"{gain:.1f} dB" for gain in row) + " |")
+        report.line(name, *(f"{gain:.1f} dB" for gain in row))
     print(
         f"\nat {Settings.absent:g} dB the gate silences {shares['absent']:.0%} of the seconds of "
         f"absent sounds and {shares['present']:.0%} of those of present ones"
     )
-    settings = {"model": options.model, "mixtures": options.mixtures, "seed": options.seed}
-    print(json.dumps({**settings, **machine.describe(), "curves": found, "gate": shares}))
+    report.write(options, {"curves": found, "gate": shares})
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -4,15 +4,18 @@ python -m benchmarks.code            this project
 python -m benchmarks.code FOLDER...  others, as columns of the same table
 """
 
-import argparse
 import ast
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import report
+
 ROOT = Path(__file__).parent.parent
 OWN = ["mlx_sam_audio", "convert", "benchmarks", "tests"]
 LIMITS = {"lines of a file": 400, "lines of a function": 60, "parameters": 8}
+HEADS = ("files", "lines", "code lines", "file median / max", "function p95 / max")
+HEADS += ("over 6 parameters",)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -47,7 +50,7 @@ def functions(path: Path) -> list[tuple[str, int, int]]:
     ]
 
 
-def row(folder: Path) -> list[str]:
+def row(folder: Path) -> list[object]:
     """Of the table."""
     files = [path for path in sorted(folder.rglob("*.py")) if path.read_text().strip()]
     lines = [len(path.read_text().splitlines()) for path in files]
@@ -57,7 +60,7 @@ def row(folder: Path) -> list[str]:
     cells = [len(files), sum(lines), sum(code_lines(path.read_text()) for path in files)]
     cells += [f"{np.median(lines):.0f} / {max(lines)}"]
     cells += [f"{np.percentile(sizes, 95):.0f} / {max(sizes)}"]
-    return [str(folder.name), *map(str, cells), f"{len(wide)} (most: {max(wide, default=6)})"]
+    return [folder.name, *cells, f"{len(wide)} (most: {max(wide, default=6)})"]
 
 
 def beyond(folder: Path) -> list[str]:
@@ -74,17 +77,18 @@ def beyond(folder: Path) -> list[str]:
     return said
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path, default=[ROOT / name for name in OWN])
-    options = parser.parse_args()
-    heads = "files, lines, code lines, file median / max, function p95 / max, over 6 parameters"
-    print("|  | " + heads.replace(", ", " | ") + " |")
-    print("|" + "---|" * 7)
-    for folder in options.folders:
-        print("| " + " | ".join(row(folder)) + " |")
-    print(*(line for folder in options.folders for line in beyond(folder)), sep="\n")
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, help="of code (default: this project's)")
+    options = parser.parse_args(arguments)
+    folders = options.folders or [ROOT / name for name in OWN]
+    report.head("", *HEADS)
+    rows = list(map(row, folders))
+    for cells in rows:
+        report.line(*cells)
+    print(*(line for folder in folders for line in beyond(folder)), sep="\n")
+    report.write(options, [dict(zip(("folder", *HEADS), cells, strict=True)) for cells in rows])
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

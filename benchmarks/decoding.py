@@ -3,7 +3,6 @@
 python -m benchmarks.decoding            (needs ffmpeg and sox)
 """
 
-import argparse
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import report
 from mlx_sam_audio import SAMAudioError, SAMAudioWarning
 from mlx_sam_audio.media import audio, containers
 
@@ -149,16 +149,16 @@ def by_ffmpeg(path: Path, program: str) -> tuple[np.ndarray, int]:
     return np.frombuffer(raw, np.float32).reshape(-1, channels).mean(axis=1), rate
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__)
     parser.add_argument("--keep", help="a folder for the files, instead of a temporary one")
-    parser.add_argument("--ffmpeg", default="ffmpeg", help="the program that decodes (ffmpeg)")
-    options = parser.parse_args()
+    parser.add_argument("--ffmpeg", default="ffmpeg", help="the program that decodes")
+    options = parser.parse_args(arguments)
     folder = Path(options.keep or tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     files = make(folder)
-    worst, equal = 0.0, 0
-    print("| file | ffmpeg's samples | ours | largest difference | said |\n|---|---|---|---|---|")
+    rows = []
+    report.head("file", "ffmpeg's samples", "ours", "largest difference", "said")
     for path in files:
         theirs, rate = by_ffmpeg(path, options.ffmpeg)
         with warnings.catch_warnings(record=True) as said:
@@ -166,19 +166,24 @@ def main() -> None:
             try:
                 ours = audio.read(path, rate)
             except SAMAudioError as error:
-                print(f"| {path.name} | {len(theirs)} | refused | | {error} |")
+                report.line(path.name, len(theirs), "refused", "", error)
+                rows.append({"file": path.name, "theirs": len(theirs), "said": str(error)})
                 continue
         same = len(ours) == len(theirs)
         shared = min(len(ours), len(theirs))
         difference = float(np.abs(ours[:shared] - theirs[:shared]).max(initial=0.0))
-        worst, equal = max(worst, difference), equal + same
         notes = "; ".join(str(each.message).replace(str(folder), "") for each in said)
         mark = "" if same and difference < 1e-3 else " **"
-        print(f"| {path.name} | {len(theirs)} | {len(ours)} | {difference:.1g}{mark} | {notes} |")
+        report.line(path.name, len(theirs), len(ours), f"{difference:.1g}{mark}", notes)
+        rows.append({"file": path.name, "theirs": len(theirs), "ours": len(ours)})
+        rows[-1] |= {"difference": difference, "said": notes}
+    equal = sum(row["theirs"] == row.get("ours") for row in rows)
+    worst = max(row.get("difference", 0.0) for row in rows)
     print(f"\n{len(files)} files, {equal} of as many samples, largest difference {worst:.2g}")
+    report.write(options, rows)
     if not options.keep:
         shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -7,9 +7,7 @@ They are counted in MLX's graph, at the published sizes, on any machine: nothing
 and attention count as one each, and what only views an array otherwise as none.
 """
 
-import argparse
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +17,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from benchmarks import models
-from benchmarks.speed import FRAMES, TOKENS, MLXAudio
+from benchmarks import models, report
+from benchmarks.speed import DTYPES, FRAMES, TOKENS, MLXAudio
 from mlx_sam_audio.models import cpu
 from mlx_sam_audio.models.dacvae import Snake
 
@@ -107,15 +105,15 @@ def count(subject: str, size: str, dtype: str) -> dict[str, Counter]:
         return dict(SUBJECTS[subject](size, dtype))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=models.SIZES, default=list(models.SIZES))
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--against", choices=("mlx-audio",))
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__)
+    sizes = list(models.SIZES)
+    parser.add_argument("--sizes", nargs="+", choices=sizes, default=sizes, help="of the model")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the weights")
+    parser.add_argument("--against", choices=("mlx-audio",), help="another package")
+    options = parser.parse_args(arguments)
     names = ["ours"] + ([options.against] if options.against else [])
-    print("| size | stage | " + " | ".join(names) + " |")
-    print("|---" * (2 + len(names)) + "|")
+    report.head("size", "stage", *names)
     rows = {}
     for size in options.sizes:
         try:
@@ -125,9 +123,9 @@ def main() -> None:
         for stage in rows[size]["ours"]:
             counts = [rows[size][name].get(stage) for name in names]
             cells = ["" if kinds is None else f"{kinds.total()}" for kinds in counts]
-            print(f"| {size} | {stage} | " + " | ".join(cells) + " |", flush=True)
-    print(json.dumps({"dtype": options.dtype, "mlx": mx.__version__, "rows": rows}))
+            report.line(size, stage, *cells)
+    report.write(options, rows)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

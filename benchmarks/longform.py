@@ -5,7 +5,6 @@ python -m benchmarks.longform seams     quality inside and outside the overlaps,
 python -m benchmarks.longform windows   the same for other windows and overlaps
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks import machine
+from benchmarks import machine, report
 from mlx_sam_audio import SAMAudio, ode
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.engine.windows import Windows, window_frames
@@ -29,8 +28,9 @@ SHAPES = ((5, 1.5), (10, 1), (10, 3), (20, 3))  # window and overlap, seconds
 
 def memory(options) -> None:
     """Each length in a process of its own, through the command."""
-    print("| minutes | seconds | real-time factor | peak memory | latents and state | the rest |")
-    print("|---|---|---|---|---|---|")
+    heads = "minutes", "seconds", "real-time factor", "peak memory", "latents and state", "the rest"
+    report.head(*heads)
+    rows = []
     config = SAMAudio.from_pretrained(options.model).config
     rate = config.codec.sample_rate / config.codec.hop_length
     with tempfile.TemporaryDirectory() as folder:
@@ -49,11 +49,12 @@ def memory(options) -> None:
             # the mixture's latents, and of both stems the state and the slopes that are kept
             arrays = 1 + 2 * (1 + ode.history(ode.plan(options.method, options.steps)))
             state = arrays * 4 * config.codec.codebook_dim * rate * 60 * minutes / 2**20
-            print(
-                f"| {minutes:g} | {seconds:.1f} | {seconds / 60 / minutes:.2f} | "
-                f"{peak:.0f} MiB | {state:.0f} MiB | {peak - state:.0f} MiB |",
-                flush=True,
-            )
+            sizes = [peak, state, peak - state]
+            factor = seconds / 60 / minutes
+            mib = [f"{size:.0f} MiB" for size in sizes]
+            report.line(f"{minutes:g}", f"{seconds:.1f}", f"{factor:.2f}", *mib)
+            rows.append(dict(zip(heads, [minutes, seconds, factor, *sizes], strict=True)))
+    report.write(options, rows)
 
 
 def write_long(path: Path, minutes: float) -> None:
@@ -140,13 +141,12 @@ def windows(options) -> None:
 
 
 def show(what: str, rows: dict[str, list[dict[str, float]]], options) -> None:
-    """Means of every column, as Markdown and as one line of JSON."""
+    """Means of every column."""
     columns = list(next(iter(rows.values()))[0])
-    print(f"| {what} | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
-    table = {n: {c: float(np.mean([r[c] for r in v])) for c in columns} for n, v in rows.items()}
-    for name, values in table.items():
-        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values.values()) + " |")
-    print(json.dumps({"window": options.window, "overlap": options.overlap, **table}))
+    report.head(what, *columns)
+    for name, found in rows.items():
+        report.line(name, *(report.mean([row[c] for row in found], ".2f") for c in columns))
+    report.write(options, rows)
 
 
 def as_samples(result) -> np.ndarray:
@@ -176,32 +176,35 @@ def judge(estimate: np.ndarray, target: np.ndarray, near: np.ndarray, rate: int)
     steps = np.abs([level(x) - level(y) for x, y in zip(a, b, strict=True)])
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) + 1e-9
     phase = 1 - (a * b).sum(1) / norms
+
+    def of(values: np.ndarray, frames: np.ndarray) -> float | None:
+        chosen = values[heard & frames]  # none, if there are no seams
+        return float(chosen.mean()) if len(chosen) else None
+
     return {
-        "SI-SDR at seams, dB": si_sdr(estimate[near], target[near]),
-        "SI-SDR elsewhere, dB": si_sdr(estimate[~near], target[~near]),
-        "level error at seams, dB": steps[heard & at].mean(),
-        "level error elsewhere, dB": steps[heard & ~at].mean(),
-        "phase error at seams": phase[heard & at].mean(),
-        "phase error elsewhere": phase[heard & ~at].mean(),
+        "SI-SDR at seams, dB": si_sdr(estimate[near], target[near]) if near.any() else None,
+        "SI-SDR elsewhere, dB": si_sdr(estimate[~near], target[~near]) if not near.all() else None,
+        "level error at seams, dB": of(steps, at),
+        "level error elsewhere, dB": of(steps, ~at),
+        "phase error at seams": of(phase, at),
+        "phase error elsewhere": of(phase, ~at),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("memory", "seams", "windows"))
-    parser.add_argument("-m", "--model", default="demo")
-    parser.add_argument("-d", "--description", default="a bell ringing")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 60])
-    parser.add_argument("--mixtures", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--window", type=float, default=10.0)
-    parser.add_argument("--overlap", type=float, default=3.0)
-    parser.add_argument("--method", default="ab3")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    parser = report.parser(
+        __doc__, model="demo", mixtures=8, seed=0, seconds=60.0, method="ab3", steps=8
+    )
+    parser.add_argument("what", choices=("memory", "seams", "windows"), help="the table")
+    parser.add_argument("-d", "--description", default="a bell ringing", help="memory: the prompt")
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", default=[1, 10, 60], help="memory: of the files"
+    )
+    parser.add_argument("--window", type=float, default=10.0, help="seams: seconds")
+    parser.add_argument("--overlap", type=float, default=3.0, help="seams: seconds")
+    options = parser.parse_args(arguments)
     {"memory": memory, "seams": seams, "windows": windows}[options.what](options)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -4,8 +4,12 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import mlx.core as mx
+import numpy as np
+
+from mlx_sam_audio import __version__
 
 
 def describe() -> dict[str, str | int]:
@@ -19,7 +23,10 @@ def describe() -> dict[str, str | int]:
         "backend": str(mx.default_device()),
         "python": platform.python_version(),
         "mlx": mx.__version__,
+        "numpy": np.__version__,
+        "mlx_sam_audio": __version__,
         "commit": commit or "unknown",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 

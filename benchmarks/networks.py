@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from benchmarks import machine
+from benchmarks import report
 from benchmarks.models import CODEC, VISION
 from mlx_sam_audio.models.clap import ClapConfig, ClapNetwork
 from mlx_sam_audio.models.dacvae import EncoderConfig
@@ -144,16 +144,15 @@ def measure(name: str, repeats: int) -> dict:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3, help="after one run to warm up")
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__, repeats=3)
     parser.add_argument("--only", choices=NETWORKS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.only:
         print(json.dumps(measure(options.only, options.repeats)))
         return
-    print("| network | parameters | 16 bits | 8 bits | 4 bits | work | float32, s | peak, MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    sizes = ("16 bits", "8 bits", "4 bits")
+    report.head("network", "parameters", *sizes, "work", "float32, s", "peak, MiB")
     rows = {}
     for name in NETWORKS:  # each in a process of its own, for its memory
         line = [sys.executable, "-m", "benchmarks.networks", "--only", name]
@@ -162,10 +161,10 @@ def main() -> None:
         gib = [f"{row[f'gib_{bits}']:.2f} GiB" for bits in (16, 8, 4)]
         cells = [name, f"{row['parameters'] / 1e6:.0f} M", *gib, row["work"]]
         cells += [f"{row['seconds']:.2f}", f"{row['peak_mib']:.0f}"]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        report.line(*cells)
         rows[name] = row
-    print(json.dumps({**machine.describe(), **rows}))
+    report.write(options, rows)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -4,7 +4,6 @@ python -m benchmarks.parity                       the tiny checkpoint of tests/g
 python -m benchmarks.parity -m small --golden F   a real one, against goldens made on CUDA
 """
 
-import argparse
 import json
 import os
 import re
@@ -15,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from safetensors import safe_open
 
+from benchmarks import report
 from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Settings, Span
 from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.models.sam_audio import Condition
@@ -220,26 +220,28 @@ def visual(model: SAMAudio, golden, seen) -> dict[str, float]:
     return errors
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-m", "--model", help="a converted model")
-    parser.add_argument("--golden", type=Path, default=TINY / "golden.safetensors")
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__, model=None)
+    golden = TINY / "golden.safetensors"
+    parser.add_argument("--golden", type=Path, default=golden, help="what the reference made")
+    options = parser.parse_args(arguments)
     golden = Golden(options.golden)
     with tempfile.TemporaryDirectory() as folder:
-        if options.model is None:
+        name = options.model
+        if name is None:
             from convert.command import convert
 
-            options.model = convert(str(TINY), Path(folder) / "tiny", dtype="float32")
-        model = SAMAudio.from_pretrained(options.model)
+            name = convert(str(TINY), Path(folder) / "tiny", dtype="float32")
+        model = SAMAudio.from_pretrained(name)
         errors = stages(model, golden)
         errors["waveforms, worst"] = max(waveforms(model, golden).values())
         if (seen := visual_goldens(options.golden)) is not None:
             errors |= visual(model, golden, seen)
-    print("| stage | relative L2 error |\n|---|---|")
+    report.head("stage", "relative L2 error")
     for name, error in errors.items():
-        print(f"| {name} | {error:.1e} |")
+        report.line(name, f"{error:.1e}")
+    report.write(options, errors)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

@@ -3,14 +3,12 @@
 python -m benchmarks.quality -m demo
 """
 
-import argparse
-import json
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
+from benchmarks import report
 from mlx_sam_audio import SAMAudio, SAMAudioError, Span
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.ranking.metrics import level, si_sdr
@@ -120,11 +118,13 @@ def measure(model: SAMAudio, case: str, chosen: list[Item], **options) -> list[d
     return rows
 
 
-def summary(rows: list[dict[str, float]]) -> dict[str, float]:
+def summary(rows: list[dict[str, float]]) -> dict[str, float | None]:
+    if not rows:
+        return {"count": 0}
     gains = np.array([row["sdri"] for row in rows])
     return {
         "sdri_mean": float(gains.mean()),
-        "sdri_interval": float(1.96 * gains.std(ddof=1) / math.sqrt(len(gains))),
+        "sdri_interval": report.interval(gains),
         "sdri_median": float(np.median(gains)),
         "improved": float((gains > 0).mean()),
         "residual_sdri_mean": float(np.mean([row["residual_sdri"] for row in rows])),
@@ -146,23 +146,22 @@ def evaluate(model: SAMAudio, count: int, seed: int, seconds: float, **options) 
     return {**scores, "families": {k: float(np.mean(v)) for k, v in families.items()}}
 
 
-def markdown(scores: dict) -> str:
-    lines = [
-        "| prompt | mixtures | SI-SDR improvement, mean | median | improved | residual |"
-        " target under mixture |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def show(scores: dict) -> None:
+    heads = "prompt, mixtures, SI-SDR improvement: mean, median, improved, residual"
+    report.head(*heads.split(", "), "target under mixture")
     for case, title in CASES.items():
         s = scores[case]
-        lines.append(
-            f"| {title} | {s['count']} | {s['sdri_mean']:.1f} ± {s['sdri_interval']:.1f} dB | "
-            f"{s['sdri_median']:.1f} dB | {s['improved']:.0%} | "
-            f"{s['residual_sdri_mean']:.1f} dB | {s['under_mixture_db']:.1f} dB |"
-        )
-    lines += ["", "| " + " | ".join(scores["families"]) + " |"]
-    lines += ["|" + "---|" * len(scores["families"])]
-    lines += ["| " + " | ".join(f"{v:.1f}" for v in scores["families"].values()) + " |"]
-    return "\n".join(lines)
+        if not s["count"]:
+            report.line(title, 0, *"-----")
+            continue
+        half = "" if s["sdri_interval"] is None else f" ± {s['sdri_interval']:.1f}"
+        decibels = [s[key] for key in ("sdri_median", "residual_sdri_mean", "under_mixture_db")]
+        median, rest, under = (f"{value:.1f} dB" for value in decibels)
+        gain = f"{s['sdri_mean']:.1f}{half} dB"
+        report.line(title, s["count"], gain, median, f"{s['improved']:.0%}", rest, under)
+    print()
+    report.head(*scores["families"])
+    report.line(*(f"{value:.1f}" for value in scores["families"].values()))
 
 
 def picture(scores: dict, path: str) -> None:
@@ -183,33 +182,20 @@ def picture(scores: dict, path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-m", "--model", default="demo")
-    parser.add_argument("--mixtures", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a mixture")
-    parser.add_argument("--method", default="ab3")
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def main(arguments: list[str]) -> None:
+    parser = report.parser(
+        __doc__, model="demo", mixtures=64, seed=0, seconds=2.0, method="ab3", steps=8
+    )
     parser.add_argument("--picture", metavar="PNG", help="draw the improvement by family")
-    options = parser.parse_args()
-    try:
-        model = SAMAudio.from_pretrained(options.model)
-        scores = evaluate(
-            model,
-            options.mixtures,
-            options.seed,
-            options.seconds,
-            method=options.method,
-            steps=options.steps,
-        )
-        if options.picture:
-            picture(scores, options.picture)
-    except SAMAudioError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(json.dumps(scores) if options.json else markdown(scores))
+    options = parser.parse_args(arguments)
+    model = SAMAudio.from_pretrained(options.model)
+    drawn = options.mixtures, options.seed, options.seconds
+    scores = evaluate(model, *drawn, method=options.method, steps=options.steps)
+    show(scores)
+    report.write(options, scores)
+    if options.picture:
+        picture(scores, options.picture)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

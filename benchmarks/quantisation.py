@@ -3,14 +3,12 @@
 python -m benchmarks.quantisation
 """
 
-import argparse
-import json
 from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 
-from benchmarks import machine, models, quality
+from benchmarks import models, quality, report
 from mlx_sam_audio import SAMAudio, Settings
 from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
@@ -45,18 +43,17 @@ def solve(model: SAMAudio, items: list, steps: int) -> tuple[np.ndarray, np.ndar
     return x.swapaxes(0, 1), targets[:, : len(waves[0])]
 
 
-def snr(x: np.ndarray, exact: np.ndarray) -> float:
+def snr(x: np.ndarray, exact: np.ndarray) -> float | None:
+    """In dB, unless they are equal."""
+    if np.array_equal(x, exact):
+        return None
     return float(10 * np.log10(np.square(exact).sum() / np.square(x - exact).sum()))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-m", "--model", default="demo")
-    parser.add_argument("--mixtures", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--group-size", type=int, default=64)
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__, model="demo", mixtures=32, seed=0, steps=8)
+    parser.add_argument("--group-size", type=int, default=64, help="weights of one scale")
+    options = parser.parse_args(arguments)
     rate = SAMAudio.from_pretrained(options.model).sample_rate
     items = quality.items(options.mixtures, options.seed, 2.0, rate)
     rows, exact = {}, None
@@ -75,20 +72,19 @@ def main() -> None:
         ]
         near = [si_sdr(t, e) for t, e in zip(targets, exact[1], strict=True)]
         rows[kind] = {
-            "latent_snr": snr(state, exact[0]) if kind != KINDS[0] else None,
-            "waveform_si_sdr": float(np.median(near)) if kind != KINDS[0] else None,
+            "latent_snr": snr(state, exact[0]),
+            "waveform_si_sdr": float(np.median(near)),
             "sdri": float(np.mean(gains)),
             "small_gib": size_of("small", kind) / 2**30,
         }
-    print("| weights | SAM-Audio small | latent SNR | SI-SDR to float32 | SI-SDR improvement |")
-    print("|---|---|---|---|---|")
+    sounds = ("latent SNR", "SI-SDR to float32", "SI-SDR improvement")
+    report.head("weights", "SAM-Audio small", *sounds)
     for kind, row in rows.items():
-        near = ["", ""]
+        near = ["exact", "exact"]
         if row["latent_snr"] is not None:
             near = [f"{row[key]:.1f} dB" for key in ("latent_snr", "waveform_si_sdr")]
-        cells = [kind, f"{row['small_gib']:.2f} GiB", *near, f"{row['sdri']:.2f} dB"]
-        print("| " + " | ".join(cells) + " |")
-    print(json.dumps({"model": options.model, **machine.describe(), **rows}))
+        report.line(kind, f"{row['small_gib']:.2f} GiB", *near, f"{row['sdri']:.2f} dB")
+    report.write(options, rows)
 
 
 def size_of(size: str, kind: str) -> int:
@@ -98,4 +94,4 @@ def size_of(size: str, kind: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

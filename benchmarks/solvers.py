@@ -4,14 +4,12 @@ python -m benchmarks.solvers                               the demo model, held-
 python -m benchmarks.solvers -m small -i mix.wav -d "dog"   any model and file: error and time
 """
 
-import argparse
-import json
 import time
 
 import numpy as np
 
-from benchmarks import machine, quality
-from mlx_sam_audio import SAMAudio, SAMAudioError, Settings, ode
+from benchmarks import quality, report
+from mlx_sam_audio import SAMAudio, Settings, ode
 from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.ranking.metrics import si_sdr
 
@@ -79,11 +77,10 @@ def measure(problem: Problem, methods: list[str], counts: list[int]) -> list[dic
     return rows
 
 
-def markdown(rows: list[dict]) -> str:
+def show(rows: list[dict]) -> None:
     """One line for each number of evaluations: error, and improvement where it is known."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    lines = ["| evaluations | real-time factor | " + " | ".join(methods) + " |"]
-    lines.append("|" + "---|" * (len(methods) + 2))
+    report.head("evaluations", "real-time factor", *methods)
     for count in dict.fromkeys(row["evaluations"] for row in rows):
         found = {row["method"]: row for row in rows if row["evaluations"] == count}
         cells = []
@@ -92,8 +89,7 @@ def markdown(rows: list[dict]) -> str:
             gain = "" if row is None or row["sdri"] is None else f" ({row['sdri']:.1f} dB)"
             cells.append("" if row is None else f"{row['error']:.4f}{gain}")
         factor = np.median([row["real_time_factor"] for row in found.values()])
-        lines.append(f"| {count} | {factor:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        report.line(count, f"{factor:.2f}", *cells)
 
 
 def picture(rows: list[dict], path: str) -> None:
@@ -113,42 +109,29 @@ def picture(rows: list[dict], path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-m", "--model", default="demo")
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__, model="demo", mixtures=8, seed=0)
     parser.add_argument("-i", "--input", help="a file, for models other than the demo's")
-    parser.add_argument("-d", "--description", default="speech")
-    parser.add_argument("--methods", nargs="+", choices=ode.METHODS, default=list(ode.METHODS))
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
-    parser.add_argument("--mixtures", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", metavar="PATH", help="add one line of JSON to this file")
+    parser.add_argument("-d", "--description", default="speech", help="the prompt for the file")
+    methods, counts = list(ode.METHODS), [1, 2, 4, 8, 16, 32, 64]
+    said = "to compare"
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods, help=said)
+    parser.add_argument("--evaluations", type=int, nargs="+", default=counts, help=said)
     parser.add_argument("--picture", metavar="PNG", help="draw error against time")
-    options = parser.parse_args()
-    try:
-        model = SAMAudio.from_pretrained(options.model)
-        if options.input:
-            wave = model.samples(options.input)
-            problem = Problem(model, [wave], [options.description])
-        else:
-            items = quality.items(options.mixtures, options.seed, 2.0, model.sample_rate)
-            problem = Problem(
-                model, [i.mixture for i in items], [i.phrase for i in items],
-                [i.target for i in items],
-            )  # fmt: skip
-        rows = measure(problem, options.methods, options.evaluations)
-        if options.picture:
-            picture(rows, options.picture)
-    except SAMAudioError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(markdown(rows))
-    line = json.dumps({"model": options.model, **machine.describe(), "rows": rows})
-    if options.json:
-        with open(options.json, "a") as file:
-            file.write(line + "\n")
+    options = parser.parse_args(arguments)
+    model = SAMAudio.from_pretrained(options.model)
+    if options.input:
+        problem = Problem(model, [model.samples(options.input)], [options.description])
     else:
-        print(line)
+        items = quality.items(options.mixtures, options.seed, 2.0, model.sample_rate)
+        texts, targets = [item.phrase for item in items], [item.target for item in items]
+        problem = Problem(model, [item.mixture for item in items], texts, targets)
+    rows = measure(problem, options.methods, options.evaluations)
+    show(rows)
+    report.write(options, rows)
+    if options.picture:
+        picture(rows, options.picture)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)

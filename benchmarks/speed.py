@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, report
 
+DTYPES = ("float32", "float16", "bfloat16")
 FRAMES = 250  # of one evaluation: 10 s
 TOKENS = 8  # of the prompt
 STAGES = ("text", "encode", "evaluation", "decode")
@@ -240,27 +241,26 @@ def load_seconds(options) -> tuple[float, float]:
     return tuple(np.median(times, axis=0))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("small", "base", "large"), default="small")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+def main(arguments: list[str]) -> None:
+    parser = report.parser(__doc__, seconds=1.0, repeats=3)
+    parser.add_argument(
+        "--size", choices=("small", "base", "large"), default="small", help="of the model"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the weights")
     parser.add_argument("--bits", type=int, choices=(4, 6, 8), help="quantised weights")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of audio, for the codec")
-    parser.add_argument("--stages", nargs="+", choices=(*STAGES, "whole"), default=STAGES)
-    parser.add_argument("--repeats", type=int, default=3, help="after one run to warm up")
-    parser.add_argument("--against", choices=("torch", "mlx-audio"))
+    stages = (*STAGES, "whole")
+    parser.add_argument("--stages", nargs="+", choices=stages, default=STAGES, help="to time")
+    parser.add_argument("--against", choices=("torch", "mlx-audio"), help="another package")
     parser.add_argument("--load", action="store_true", help="also time loading from the disk")
     parser.add_argument("--serve", choices=SUBJECTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.serve:
         return serve(options)
 
     names = ["ours"] + ([options.against] if options.against else [])
     workers = [Worker(name, options) for name in names]
-    header = [f"{name}, s | {name}, peak MiB" for name in names]
-    header += [f"{options.against} / ours"] if options.against else []
-    print("| stage | " + " | ".join(header) + " |")
-    print("|" + "---|" * (1 + 2 * len(names) + bool(options.against)))
+    heads = [f"{name}, {unit}" for name in names for unit in ("s", "peak MiB")]
+    report.head("stage", *heads, *([f"{options.against} / ours"] if options.against else []))
     rows = {}
     for stage in options.stages:
         for worker in workers:
@@ -276,16 +276,15 @@ def main() -> None:
             ratio = float(np.median([b["seconds"] / a["seconds"] for a, b in pairs]))
             rows[stage]["ratio"] = ratio
             cells.append(f"{ratio:.2f}")
-        print(f"| {stage} | " + " | ".join(cells) + " |", flush=True)
+        report.line(stage, *cells)
     for worker in workers:
         worker.close()
     if options.load:
         loaded, read = load_seconds(options)
         rows["load"] = {"seconds": loaded, "all_weights_read": read}
         print(f"\nloaded in {loaded:.2f} s, every weight in memory after {read:.2f} s")
-    settings = {k: getattr(options, k) for k in ("size", "dtype", "bits", "seconds", "repeats")}
-    print(json.dumps({**settings, **machine.describe(), "rows": rows}))
+    report.write(options, rows)
 
 
 if __name__ == "__main__":
-    main()
+    report.run(main)
