@@ -3,6 +3,7 @@
 python -m benchmarks.quality -m demo
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,17 +49,25 @@ def phrase(rng: np.random.Generator, family: str) -> str:
     return choices[int(rng.random() * len(choices))]
 
 
+def mixtures(
+    rng: np.random.Generator, count: int, seconds: float, number: int | None = None
+) -> Iterator[tuple[sounds.Mixture, int]]:
+    """`count` mixtures, and which of their sounds is the target: families take turns."""
+    families = list(sounds.FAMILIES)
+    for i in range(count):
+        wanted, drawn = families[i % len(families)], sounds.mixture(rng, seconds, number)
+        while wanted not in drawn.names:
+            drawn = sounds.mixture(rng, seconds, number)
+        yield drawn, drawn.names.index(wanted)
+
+
 def items(count: int, seed: int, seconds: float, sample_rate: int) -> list[Item]:
     """`count` held-out mixtures; families take turns as the target."""
-    rng, drawn, families = sounds.heldout_rng(seed), [], list(sounds.FAMILIES)
-    while len(drawn) < count:
-        mixture = sounds.mixture(rng, seconds)
-        if families[len(drawn) % len(families)] not in mixture.names:
-            continue
-        index = mixture.names.index(families[len(drawn) % len(families)])
+    rng, drawn = sounds.heldout_rng(seed), []
+    for mixture, index in mixtures(rng, count, seconds):
         sources = np.stack([resample(source, sample_rate) for source in mixture.sources])
         others = [name for i, name in enumerate(mixture.names) if i != index]
-        absent = [name for name in families if name not in mixture.names]
+        absent = [name for name in sounds.FAMILIES if name not in mixture.names]
         times = sounds.spans(mixture.sources[index])
         drawn.append(
             Item(

@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks import machine
 from mlx_sam_audio.command import terminal
 from mlx_sam_audio.files import writable
+
+T = TypeVar("T")
 
 
 class Formatter(argparse.HelpFormatter):
@@ -45,6 +48,7 @@ SHARED = {  # options of several benchmarks
     "seconds": (float, "of audio"),
     "method": (str, "the solver"),
     "steps": (positive, "of the solver"),
+    "rows": (Path, "keeps what is found of each mixture, to go on from after a stop"),
     "repeats": (positive, "after one run to warm up"),
 }
 SHORT = {"model": ["-m"]}
@@ -60,6 +64,24 @@ def parser(doc: str, **defaults: object) -> argparse.ArgumentParser:
     said = "add a line to this file: the table's rows, the options, the machine and the date"
     made.add_argument("--json", metavar="PATH", type=path, help=said)
     return made
+
+
+def each(options: argparse.Namespace, items: Sequence[T], measure: Callable[[T], Any]) -> list:
+    """What `measure` finds of each item. With `--rows` it is kept as it is found, and not measured
+    again where a run of the same options has kept it."""
+    free = ("json", "rows", "mixtures", "picture")
+    given = {name: value for name, value in vars(options).items() if name not in free}
+    kept = {}
+    if options.rows and options.rows.exists():
+        rows = map(json.loads, options.rows.read_text().splitlines())
+        kept = {row["item"]: row["found"] for row in rows if row["options"] == given}
+    for i, item in enumerate(items):
+        if i not in kept:
+            kept[i] = measure(item)
+            if options.rows:
+                with open(options.rows, "a") as file:
+                    print(json.dumps({"item": i, "options": given, "found": kept[i]}), file=file)
+    return [kept[i] for i in range(len(items))]
 
 
 def write(options: argparse.Namespace, rows: object) -> None:
@@ -97,7 +119,7 @@ def mean(values: Iterable[float | None], form: str = ".1f", unit: str = "") -> s
     if not known:
         return "-"
     half = interval(known)
-    either = "" if half is None else f" ± {half:{form}}"
+    either = "" if half is None else f" ± {half:{form.lstrip('+')}}"
     return f"{np.mean(known):{form}}{either}{unit}"
 
 
