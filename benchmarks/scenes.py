@@ -100,11 +100,8 @@ def judged(estimate: np.ndarray, scene: Scene, k: int = 0) -> dict[str, float]:
     levels = np.array([level(channel) for channel in source])
     heard = np.flatnonzero(levels > levels.max() - 15)
     gains = [gain(estimate[c], source[c], mixture[c]) for c in heard]
-    size = round(FRAME * scene.sample_rate)
-    cut = [x[:, : x.shape[1] // size * size] for x in (estimate, source)]
-    a, b = (x.reshape(2, -1, size).swapaxes(0, 1) for x in cut)
-    at = [k for k in range(len(b)) if level(b[k]) > level(source) - 20]
-    errors = [difference(a[k]) - difference(b[k]) for k in at]
+    errors = differences(estimate, scene) - differences(source, scene)
+    errors = errors[heard_in(source, scene)]
     return {
         "joint": gain(estimate, source, mixture),
         "channels": float(np.mean(gains)),
@@ -127,3 +124,20 @@ def difference(samples: np.ndarray) -> float:
 def under(samples: np.ndarray, mixture: np.ndarray) -> float:
     """Level against the mixture's in dB, at least -150."""
     return max(level(samples) - level(mixture), -150.0)
+
+
+def frames(samples: np.ndarray, scene: Scene) -> np.ndarray:
+    """(2, T) in frames (n, 2, size)."""
+    size = round(FRAME * scene.sample_rate)
+    whole = samples.shape[1] // size * size
+    return samples[:, :whole].reshape(2, -1, size).swapaxes(0, 1)
+
+
+def differences(samples: np.ndarray, scene: Scene) -> np.ndarray:
+    """How much louder the left of (2, T) is in each frame, (n,), in dB."""
+    return np.array([difference(frame) for frame in frames(samples, scene)])
+
+
+def heard_in(samples: np.ndarray, scene: Scene) -> np.ndarray:
+    """The frames in which (2, T) is less than 20 dB fainter than on the whole, bool (n,)."""
+    return np.array([level(frame) > level(samples) - 20 for frame in frames(samples, scene)])

@@ -4,6 +4,7 @@ python -m benchmarks.stereo methods     sources panned over the whole range
 python -m benchmarks.stereo cases       hard left, in antiphase, moving
 python -m benchmarks.stereo absent      the level of what is not there
 python -m benchmarks.stereo windows     statistics, exponents and sizes of the filter
+python -m benchmarks.stereo picture     of a target that moves
 """
 
 import time
@@ -12,8 +13,18 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import report
-from benchmarks.scenes import ANYWHERE, Scene, judged, scenes, under
+from benchmarks.scenes import (
+    ANYWHERE,
+    FRAME,
+    Scene,
+    differences,
+    heard_in,
+    judged,
+    scenes,
+    under,
+)
 from mlx_sam_audio import SAMAudio
+from mlx_sam_audio.media import figures, spectrogram
 from mlx_sam_audio.ranking.metrics import level
 
 Stems = tuple[np.ndarray, np.ndarray]  # target and residual, (2, T)
@@ -146,12 +157,43 @@ def cases(options, model: SAMAudio, solver: dict) -> None:
     report.write(options, rows)
 
 
+def picture(options, model: SAMAudio, solver: dict) -> None:
+    """A target that moves: spectrograms of both channels, and their level difference over time."""
+    kinds = [1, options.seed, options.seconds, model.sample_rate, [("moving", "right")], 2]
+    (scene,) = scenes(*kinds)
+    mixture, text = scene.mixture, scene.phrases[0]
+    target, rest = METHODS["both"](model, mixture, text, **solver)
+    raw, _ = apart(model, mixture, text, **solver)
+    page = figures.figure(10, 8)
+    grid = page.add_gridspec(4, 2)
+    for i, (title, wave) in enumerate([("mixture", mixture), (text, target), ("rest", rest)]):
+        for c, side in enumerate(("left", "right")):
+            axis = page.add_subplot(grid[i, c])
+            levels = spectrogram.decibels([wave[c]], wave.shape[1], model.sample_rate)
+            extent = (0, options.seconds, 0, model.sample_rate / 2000)
+            look = dict(origin="lower", aspect="auto", cmap="magma", vmin=-90, vmax=-20)
+            axis.imshow(levels.T, extent=extent, **look)
+            axis.set_title(f"{title}, {side}", loc="left", fontsize=10)
+            axis.set_ylim(0, 3)
+            axis.set_ylabel("kHz")
+    axis, heard = page.add_subplot(grid[3, :]), heard_in(scene.target, scene)
+    at = (np.arange(len(heard)) + 0.5) * FRAME
+    waves = {"the source": scene.target, 'stereo="both"': target, "each channel alone": raw}
+    for (name, wave), style in zip(waves.items(), ("k-", "C0-", "C3:"), strict=True):
+        axis.plot(at, np.where(heard, differences(wave, scene), np.nan), style, label=name)
+    axis.set(xlim=(0, options.seconds), xlabel="seconds", ylabel="left - right, dB")
+    axis.set_title(f"level difference of the target, {text}", loc="left", fontsize=10)
+    axis.legend()
+    figures.save(page, options.picture, dpi=80)
+
+
 def main(arguments: list[str]) -> None:
-    tables = {"methods": methods, "absent": absent, "cases": cases}
+    tables = {"methods": methods, "absent": absent, "cases": cases, "picture": picture}
     parser = report.parser(
         __doc__, model="demo", mixtures=96, seed=5, seconds=2.0, method="ab3", steps=8, rows=None
     )
     parser.add_argument("table", choices=tables, help="what is compared")
+    parser.add_argument("--picture", metavar="PNG", default="stereo.png", help="drawn by picture")
     options = parser.parse_args(arguments)
     model = SAMAudio.from_pretrained(options.model)
     tables[options.table](options, model, dict(method=options.method, steps=options.steps))
