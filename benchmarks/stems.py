@@ -5,91 +5,83 @@ python -m benchmarks.stems stereo    prompts for all three, sources panned over 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import report, stereo
 from benchmarks.scenes import Scene, gain, judged, scenes, under
-from benchmarks.stereo import apart
 from mlx_sam_audio import SAMAudio
 
-Stems = tuple[np.ndarray, np.ndarray]  # targets (K, T) or (K, 2, T), and the rest
-CASES = ("all three", "two of three", "two, and one that is absent")
+Stems = tuple[np.ndarray, np.ndarray, float]  # targets (K, T) or (K, 2, T), the rest, seconds
+CASES = {  # which of the three phrases, and of the absent one
+    "all three": [0, 1, 2],
+    "two of three": [0, 1],
+    "two, and one that is absent": [0, 1, 3],
+}
+ALONE = {"each alone": {}, 'each alone, residual="share"': {"residual": "share"}}
+METHODS = (*ALONE, "stems")
 POOR = 3.0  # dB
 
 
-def alone(**extra) -> Callable[..., Stems]:
-    """A separation for each prompt; the rest is what they leave."""
-
-    def separate(model: SAMAudio, wave: np.ndarray, texts: list[str], **settings) -> Stems:
-        results = [model.separate(wave, text, **extra, **settings) for text in texts]
-        targets = np.stack([np.array(result.target) for result in results])
-        return targets, wave - targets.sum(0)
-
-    return separate
-
-
-def alone_apart(model: SAMAudio, wave: np.ndarray, texts: list[str], **settings) -> Stems:
-    targets = np.stack([apart(model, wave, text, **settings)[0] for text in texts])
-    return targets, wave - targets.sum(0)
-
-
-def together(**extra) -> Callable[..., Stems]:
-    def separate(model: SAMAudio, wave: np.ndarray, texts: list[str], **settings) -> Stems:
-        stems = model.stems(wave, texts, **extra, **settings)
-        return np.stack([np.array(stem.target) for stem in stems]), np.array(stems.rest)
-
-    return separate
-
-
-MONO = {
-    "each alone": alone(),
-    'each alone, residual="share"': alone(residual="share"),
-    "stems": together(),
-}
-STEREO = {
-    "each alone, left and right alone": alone_apart,
-    'each alone, stereo="both"': alone(stereo="both"),
-    'stems, stereo="mid"': together(stereo="mid"),
-    'stems, stereo="both"': together(stereo="both"),
-}
-
-
-def timed(
-    separate: Callable[..., Stems], *given, **settings
-) -> tuple[np.ndarray, np.ndarray, float]:
+def together(model: SAMAudio, wave: np.ndarray, texts: Sequence[str], **settings) -> Stems:
     start = time.perf_counter()
-    targets, rest = separate(*given, **settings)
-    return targets, rest, time.perf_counter() - start
+    stems = model.stems(wave, list(texts), **settings)
+    targets = np.stack([np.array(stem.target) for stem in stems])
+    return targets, np.array(stems.rest), time.perf_counter() - start
 
 
 def in_mono(model: SAMAudio, scene: Scene, **settings) -> dict[str, dict[str, dict]]:
     """Of each case and method: improvements of the stems and of the rest, and levels, in dB."""
-    sources, found = scene.sources[:, 0], {}
+    sources, texts = scene.sources[:, 0], (*scene.phrases, scene.absent)
     mixture = sources.sum(0)
-    for case in CASES:
-        count = 3 if case == CASES[0] else 2
-        texts = [*scene.phrases[:count], *([scene.absent] if case == CASES[2] else [])]
-        left = sources[count:].sum(0)
-        found[case] = {}
-        for name, separate in MONO.items():
-            targets, rest, seconds = timed(separate, model, mixture, texts, **settings)
-            found[case][name] = {
-                "gains": [gain(targets[k], sources[k], mixture) for k in range(count)],
-                "rest": gain(rest, left, mixture) if count < 3 else None,
+    alone = {name: [] for name in ALONE}
+    for name, extra in ALONE.items():
+        for text in texts:
+            start = time.perf_counter()
+            target = np.array(model.separate(mixture, text, **extra, **settings).target)
+            alone[name].append((target, time.perf_counter() - start))
+    found = {}
+    for case, chosen in CASES.items():
+        made = {}
+        for name, each in alone.items():
+            targets = np.stack([each[k][0] for k in chosen])
+            made[name] = targets, mixture - targets.sum(0), sum(each[k][1] for k in chosen)
+        made["stems"] = together(model, mixture, [texts[k] for k in chosen], **settings)
+        there = [k for k in chosen if k < len(sources)]
+        left = sources.sum(0) - sources[there].sum(0)
+        found[case] = {
+            name: {
+                "gains": [gain(targets[k], sources[k], mixture) for k in there],
+                "rest": gain(rest, left, mixture) if len(there) < 3 else None,
                 "left": under(rest, mixture),
-                "absent": under(targets[-1], mixture) if len(texts) > count else None,
-                "sum": under(mixture - targets.sum(0) - rest, mixture),
+                "absent": under(targets[-1], mixture) if len(there) < len(chosen) else None,
                 "seconds": seconds,
             }
+            for name, (targets, rest, seconds) in made.items()
+        }
     return found
+
+
+def apart(model: SAMAudio, wave: np.ndarray, texts: Sequence[str], **settings) -> Stems:
+    """Each prompt and each channel alone."""
+    start = time.perf_counter()
+    made = [stereo.apart(model, wave, text, **settings)[0] for text in texts]
+    return np.stack(made), wave - sum(made), time.perf_counter() - start
+
+
+STEREO = {
+    "each prompt, left and right, each alone": apart,
+    'stems, stereo="mid"': partial(together, stereo="mid"),
+    'stems, stereo="both"': partial(together, stereo="both"),
+}
 
 
 def in_stereo(model: SAMAudio, scene: Scene, **settings) -> dict[str, dict]:
     found, texts = {}, list(scene.phrases)
     for name, separate in STEREO.items():
-        targets, rest, seconds = timed(separate, model, scene.mixture, texts, **settings)
+        targets, rest, seconds = separate(model, scene.mixture, texts, **settings)
         errors = [judged(target, scene, k) for k, target in enumerate(targets)]
         found[name] = {
             "gains": [error["joint"] for error in errors],
@@ -120,7 +112,7 @@ def common(rows: list[dict], name: str, base: str) -> list[str]:
 COMMON = ("stems", "against the first", "the worst stem", f"stems under {POOR:g} dB", "cost")
 
 
-def mono(options, model: SAMAudio, solver: dict) -> None:
+def show_mono(options, model: SAMAudio, solver: dict) -> None:
     given = options.mixtures, options.seed, options.seconds, model.sample_rate, ("centre",)
     rows = report.each(
         options, list(scenes(*given, 3)), lambda scene: in_mono(model, scene, **solver)
@@ -128,15 +120,15 @@ def mono(options, model: SAMAudio, solver: dict) -> None:
     report.head("prompts for", "method", *COMMON, "rest", "absent stem's level", "what all leave")
     for case in CASES:
         own = [row[case] for row in rows]
-        for name in MONO:
+        for name in METHODS:
             levels = [
                 report.mean([row[name][key] for row in own]) for key in ("rest", "absent", "left")
             ]
-            report.line(case, name, *common(own, name, next(iter(MONO))), *levels)
+            report.line(case, name, *common(own, name, METHODS[0]), *levels)
     report.write(options, rows)
 
 
-def stereo(options, model: SAMAudio, solver: dict) -> None:
+def show_stereo(options, model: SAMAudio, solver: dict) -> None:
     given = options.mixtures, options.seed, options.seconds, model.sample_rate
     drawn = list(scenes(*given, number=3))
     rows = report.each(options, drawn, lambda scene: in_stereo(model, scene, **solver))
@@ -149,7 +141,7 @@ def stereo(options, model: SAMAudio, solver: dict) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    tables = {"mono": mono, "stereo": stereo}
+    tables = {"mono": show_mono, "stereo": show_stereo}
     parser = report.parser(
         __doc__, model="demo", mixtures=96, seed=31, seconds=2.0, method="ab3", steps=8, rows=None
     )
