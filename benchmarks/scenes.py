@@ -12,6 +12,7 @@ from mlx_sam_audio.ranking.metrics import level, si_sdr
 ANGLES = {"left": 0, "centre": 1 / 4, "right": 1 / 2, "antiphase": -1 / 4}  # in units of pi
 ANYWHERE = ("pan", "delay", "reverb")
 FRAME = 0.064  # seconds
+CLEAN = 30.0  # decibels of a target over the others
 MOST = 30.0  # decibels between channels: more is as much
 
 
@@ -93,18 +94,20 @@ def judged(estimate: np.ndarray, scene: Scene, k: int = 0) -> dict[str, float]:
     """Of an estimate (2, T) of source k, in dB.
 
     joint: improvement of SI-SDR with one scale for both channels, which counts wrong levels
-    between them; channels: mean of those that lie within 15 dB of the louder one; image: error of
-    the level difference; wander: standard deviation of that error over frames that sound.
+    between them; channels: mean of those that lie within 15 dB of the louder one, and in which the
+    others are heard, if any is; image: error of the level difference; wander: standard deviation of
+    that error over frames that sound.
     """
     source, mixture = scene.sources[k], scene.mixture
     levels = np.array([level(channel) for channel in source])
     heard = np.flatnonzero(levels > levels.max() - 15)
-    gains = [gain(estimate[c], source[c], mixture[c]) for c in heard]
+    mixed = [c for c in heard if si_sdr(mixture[c], source[c]) < CLEAN]
+    gains = [gain(estimate[c], source[c], mixture[c]) for c in mixed]
     errors = differences(estimate, scene) - differences(source, scene)
     errors = errors[heard_in(source, scene)]
     return {
         "joint": gain(estimate, source, mixture),
-        "channels": float(np.mean(gains)),
+        "channels": float(np.mean(gains)) if gains else None,
         "image": abs(difference(estimate) - difference(source)),
         "wander": float(np.std(errors)),
     }

@@ -159,8 +159,8 @@ def cases(options, model: SAMAudio, solver: dict) -> None:
 
 def picture(options, model: SAMAudio, solver: dict) -> None:
     """A target that moves: spectrograms of both channels, and their level difference over time."""
-    kinds = [1, options.seed, options.seconds, model.sample_rate, [("moving", "right")], 2]
-    (scene,) = scenes(*kinds)
+    given = options.mixtures, options.seed, options.seconds, model.sample_rate
+    *_, scene = scenes(*given, [("moving", "right")], 2)
     mixture, text = scene.mixture, scene.phrases[0]
     target, rest = METHODS["both"](model, mixture, text, **solver)
     raw, _ = apart(model, mixture, text, **solver)
@@ -193,7 +193,12 @@ def main(arguments: list[str]) -> None:
         __doc__, model="demo", mixtures=96, seed=5, seconds=2.0, method="ab3", steps=8, rows=None
     )
     parser.add_argument("table", choices=tables, help="what is compared")
-    parser.add_argument("--picture", metavar="PNG", default="stereo.png", help="drawn by picture")
+    parser.add_argument(
+        "--picture",
+        metavar="PNG",
+        default="stereo.png",
+        help="drawn by picture, of the last mixture",
+    )
     options = parser.parse_args(arguments)
     model = SAMAudio.from_pretrained(options.model)
     tables[options.table](options, model, dict(method=options.method, steps=options.steps))
