@@ -29,20 +29,19 @@ VARIED = {  # title -> what the module's constants are set to
 }
 
 
-def target(wave: np.ndarray, heard: np.ndarray, rate: int, constants: dict) -> np.ndarray:
-    """The share (C, T) of a recording (C, T), as target and residual are heard (V, 2, T)."""
-    seconds = min(constants["SECONDS"], wave.shape[1] / rate)
-    waves = mx.array(heard.swapaxes(0, 1)[None])
-    with mock.patch.multiple(share, **{**constants, "SECONDS": seconds}):
-        pieces = list(share.shares([(wave, waves)], rate, len(wave)))
-    return np.concatenate([np.array(piece) for piece in pieces], axis=-1)[0]
+def made(wave: np.ndarray, heard: np.ndarray, rate: int, constants: dict) -> np.ndarray:
+    """The stems and the rest (K + 1, C, T) of a recording (C, T), as K targets and residuals are
+    heard (K, 2, V, T)."""
+    with mock.patch.multiple(share, **constants):
+        pieces = list(share.shares([(wave, mx.array(heard))], rate, len(wave)))
+    return np.concatenate([np.array(piece) for piece in pieces], axis=-1)
 
 
 def measure(model: SAMAudio, scene: Scene, **solver) -> dict[str, dict[str, float]]:
     """Improvement of SI-SDR in dB, by what is set and by method."""
     found, mean = {title: {} for title in VARIED}, scene.mixture.mean(0)
     results = [model.separate(wave, scene.phrases[0], **solver) for wave in (*scene.mixture, mean)]
-    heard = np.array([[np.array(r.target), np.array(r.residual)] for r in results])
+    heard = np.stack([[np.array(r.target), np.array(r.residual)] for r in results], axis=1)
     for method, views in VIEWS.items():
         wave, source, known = scene.mixture, scene.target, {}
         if method == "one channel":
@@ -51,10 +50,11 @@ def measure(model: SAMAudio, scene: Scene, **solver) -> dict[str, dict[str, floa
             if method == "one channel" and "SECONDS" in constants:  # has no statistics
                 continue
             chosen = {name: constants.get(name, getattr(share, name)) for name in NAMES}
+            chosen["SECONDS"] = min(chosen["SECONDS"], wave.shape[1] / scene.sample_rate)
             key = chosen["SECONDS"], chosen["WINDOW"], chosen["EXPONENTS"][len(wave)]
             if key not in known:
-                made = target(wave, heard[views], scene.sample_rate, chosen)
-                known[key] = gain(made, source, wave)
+                stems = made(wave, heard[None, :, views], scene.sample_rate, chosen)
+                known[key] = gain(stems[0], source, wave)
             found[title][method] = known[key]
     return found
 

@@ -2,6 +2,7 @@
 
 python -m benchmarks.stems mono      prompts for all three, for two, and one that is absent
 python -m benchmarks.stems stereo    prompts for all three, sources panned over the whole range
+python -m benchmarks.stems exponents of the odds, in mono
 """
 
 import time
@@ -10,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import report, stereo
+from benchmarks import report, shares, stereo
 from benchmarks.scenes import Scene, gain, judged, scenes, under
 from mlx_sam_audio import SAMAudio
 
@@ -22,6 +23,7 @@ CASES = {  # which of the three phrases, and of the absent one
 }
 ALONE = {"each alone": {}, 'each alone, residual="share"': {"residual": "share"}}
 METHODS = (*ALONE, "stems")
+EXPONENTS = (1, 1.5, 2)  # of magnitudes
 POOR = 3.0  # dB
 
 
@@ -139,8 +141,44 @@ def show_stereo(options, model: SAMAudio, solver: dict) -> None:
     report.write(options, rows)
 
 
+def by_exponent(model: SAMAudio, scene: Scene, **settings) -> dict[str, dict[str, dict]]:
+    """As `in_mono`, of shares by exponents."""
+    sources, texts = scene.sources[:, 0], [*scene.phrases, scene.absent]
+    mixture, found = sources.sum(0), {}
+    results = model.stems(mixture, texts, share=False, **settings)
+    heard = np.array([[[np.array(r.target)], [np.array(r.residual)]] for r in results])
+    for case, chosen in {**CASES, "one of three": [0]}.items():
+        there = [k for k in chosen if k < len(sources)]
+        left, found[case] = sources.sum(0) - sources[there].sum(0), {}
+        for exponent in EXPONENTS:
+            constants = {"EXPONENTS": {1: exponent / 2}}
+            stems = shares.made(mixture[None], heard[chosen], scene.sample_rate, constants)[:, 0]
+            found[case][f"exponent {exponent:g}"] = {
+                "gains": [gain(stems[k], sources[k], mixture) for k in there],
+                "rest": gain(stems[-1], left, mixture) if len(there) < 3 else None,
+                "absent": under(stems[-2], mixture) if len(there) < len(chosen) else None,
+            }
+    return found
+
+
+def show_exponents(options, model: SAMAudio, solver: dict) -> None:
+    given = options.mixtures, options.seed, options.seconds, model.sample_rate, ("centre",)
+    drawn = list(scenes(*given, 3))
+    rows = report.each(options, drawn, lambda scene: by_exponent(model, scene, **solver))
+    report.head("prompts for", "", "stems", "against the first", "rest", "absent stem's level")
+    for case, names in rows[0].items():
+        for name in names:
+            own = [row[case][name] for row in rows]
+            gains = [float(np.mean(row["gains"])) for row in own]
+            base = [np.mean(row[case][next(iter(names))]["gains"]) for row in rows]
+            paired = report.mean(np.subtract(gains, base), "+.1f")
+            levels = [report.mean([row[key] for row in own]) for key in ("rest", "absent")]
+            report.line(case, name, report.mean(gains), paired, *levels)
+    report.write(options, rows)
+
+
 def main(arguments: list[str]) -> None:
-    tables = {"mono": show_mono, "stereo": show_stereo}
+    tables = {"mono": show_mono, "stereo": show_stereo, "exponents": show_exponents}
     parser = report.parser(
         __doc__, model="demo", mixtures=96, seed=31, seconds=2.0, method="ab3", steps=8, rows=None
     )
