@@ -165,13 +165,16 @@ def show_exponents(options, model: SAMAudio, solver: dict) -> None:
     given = options.mixtures, options.seed, options.seconds, model.sample_rate, ("centre",)
     drawn = list(scenes(*given, 3))
     rows = report.each(options, drawn, lambda scene: by_exponent(model, scene, **solver))
-    report.head("prompts for", "", "stems", "against the first", "rest", "absent stem's level")
+    report.head(
+        "prompts for", "", "stems", "against the first (median)", "rest", "absent stem's level"
+    )
     for case, names in rows[0].items():
         for name in names:
             own = [row[case][name] for row in rows]
             gains = [float(np.mean(row["gains"])) for row in own]
             base = [np.mean(row[case][next(iter(names))]["gains"]) for row in rows]
-            paired = report.mean(np.subtract(gains, base), "+.1f")
+            paired = np.subtract(gains, base)
+            paired = f"{report.mean(paired, '+.1f')} ({np.median(paired):+.1f})"
             levels = [report.mean([row[key] for row in own]) for key in ("rest", "absent")]
             report.line(case, name, report.mean(gains), paired, *levels)
     report.write(options, rows)
