@@ -22,7 +22,7 @@ CASES = {  # which of the three phrases, and of the absent one
     "two, and one that is absent": [0, 1, 3],
 }
 ALONE = {"each alone": {}, 'each alone, residual="share"': {"residual": "share"}}
-METHODS = (*ALONE, "stems")
+METHODS = (*ALONE, "in turn, from the rest", "stems")
 EXPONENTS = (1, 1.5, 2)  # of magnitudes
 POOR = 3.0  # dB
 
@@ -32,6 +32,16 @@ def together(model: SAMAudio, wave: np.ndarray, texts: Sequence[str], **settings
     stems = model.stems(wave, list(texts), **settings)
     targets = np.stack([np.array(stem.target) for stem in stems])
     return targets, np.array(stems.rest), time.perf_counter() - start
+
+
+def chained(model: SAMAudio, wave: np.ndarray, texts: Sequence[str], **settings) -> Stems:
+    """Each prompt from the residual of the one before."""
+    start, targets = time.perf_counter(), []
+    for text in texts:
+        result = model.separate(wave, text, **settings)
+        wave = np.array(result.residual)
+        targets.append(np.array(result.target))
+    return np.stack(targets), wave, time.perf_counter() - start
 
 
 def in_mono(model: SAMAudio, scene: Scene, **settings) -> dict[str, dict[str, dict]]:
@@ -50,7 +60,8 @@ def in_mono(model: SAMAudio, scene: Scene, **settings) -> dict[str, dict[str, di
         for name, each in alone.items():
             targets = np.stack([each[k][0] for k in chosen])
             made[name] = targets, mixture - targets.sum(0), sum(each[k][1] for k in chosen)
-        made["stems"] = together(model, mixture, [texts[k] for k in chosen], **settings)
+        for name, separate in zip(METHODS[2:], (chained, together), strict=True):
+            made[name] = separate(model, mixture, [texts[k] for k in chosen], **settings)
         there = [k for k in chosen if k < len(sources)]
         left = sources.sum(0) - sources[there].sum(0)
         found[case] = {
