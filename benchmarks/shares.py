@@ -24,7 +24,7 @@ VARIED = {  # title -> what the module's constants are set to
     SHIPPED: {},
     **{f"{s:g} s on either side": {"SECONDS": s} for s in (0.25, 0.5, 1, 2)},
     "the whole": {"SECONDS": WHOLE},
-    **{f"exponent {e:g}": {"EXPONENTS": {1: e / 2, 2: e / 2}} for e in (1, 2)},
+    **{f"exponent {e:g}": {"EXPONENTS": {1: e / 2, 2: e / 2}} for e in (1, 1.5, 2)},
     **{f"frames of {1000 * w:.0f} ms": {"WINDOW": w} for w in (0.032, 0.064, 0.128, 0.256)},
 }
 
