@@ -82,7 +82,9 @@ class StemsRequest(Call):
     share: Flag = True
 
     def items(self) -> list[Item]:
-        return items(self.descriptions, [self.audio] * len(self.descriptions), self)
+        given = self.descriptions
+        texts = [given] if isinstance(given, str) else given
+        return items(texts, [self.audio] * len(texts), self)
 
 
 @dataclass(frozen=True, eq=False)

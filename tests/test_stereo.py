@@ -184,7 +184,7 @@ def test_stems_add_up_in_any_order(toy, stereo):
 
 
 def test_one_stem_is_a_share(toy):
-    (stem,) = toy.stems(WAVE, ["dog"], **FEW)
+    (stem,) = toy.stems(WAVE, "dog", **FEW)
     alone = toy.separate_long(WAVE, "dog", residual="share", **FEW)
     assert mx.array_equal(stem.target, alone.target)
 

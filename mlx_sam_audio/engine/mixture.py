@@ -51,7 +51,7 @@ class Mixture:
                 raise SAMAudioError("sample_rate= is an array's: a file tells its own")
             audio = audio_files.Recording(audio, self.sample_rate, self.channels)
             told = audio_files.length(audio, self.sample_rate) if streaming else None
-            self.samples, wide = told or audio.samples, audio.channels > 1
+            self.samples, wide = told or audio.samples, self.channels > 1 and audio.channels > 1
         else:
             given = as_samples(audio, hearing.sample_rate or self.sample_rate)
             audio, wide = mixed(given, self.channels), len(given) > 1
