@@ -288,3 +288,21 @@ def test_stems_that_are_alike_are_named(toy):
 def test_a_long_recording_in_one_piece_is_told(toy):
     with pytest.warns(UserWarning, match="separate_long"):
         toy.separate(np.zeros(31 * RATE, np.float32), "dog", method="euler", steps=1)
+
+
+def test_pieces_of_several_stems_come_together(toy):
+    run = toy.prepare_stems(WAVE, ["dog", "cat"], **FEW)
+    with pytest.raises(SAMAudioError, match=r"stems\(\)"):
+        iter(run)
+
+
+def test_stems_in_whole_numbers_are_turned_down_alike(toy, tmp_path):
+    """So that they still add up, to what the recording is then; and names that are alike count."""
+    loud = 20 * WAVE
+    stems = toy.stems(loud, ["dog!", "dog"], **BOTH, **FEW)
+    notices = stems.save(tmp_path, ".flac")
+    assert all("turned down by" in notice for notice in notices) and len(notices) == 3
+    names = ["dog-1.flac", "dog-2.flac", "rest.flac"]
+    saved = sum(soundfile.read(tmp_path / name)[0].T for name in names)
+    gain = (saved * loud).sum() / (loud**2).sum()
+    assert gain < 0.9 and np.abs(saved - gain * loud).max() < 1e-5

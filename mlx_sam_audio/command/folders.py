@@ -55,7 +55,8 @@ def separate(session: Session, jobs: Sequence[Job]) -> int:
             done.add("failed", job.source, [], error=why)
     counts = {"made": made, "done before and skipped": skipped, "failed": failed}
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    display.say(f"{len(jobs)} recordings: {told}; {done.path} tells more")
+    what = "1 recording" if len(jobs) == 1 else f"{len(jobs)} recordings"
+    display.say(f"{what}: {told}; {done.path} tells more")
     return 1 if failed else 0
 
 

@@ -82,4 +82,6 @@ def spooled(folder: Path | None) -> Path:
             shutil.copyfileobj(stream, file)
     except OSError as error:
         raise SAMAudioError(f"cannot keep what comes from stdin: {reason(error)}") from None
+    if not path.stat().st_size:
+        raise SAMAudioError("nothing comes from stdin: pipe a recording into it")
     return path

@@ -76,7 +76,7 @@ def template(text: str) -> str:
     """A checked template of names."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(text) if field is not None]
-        text.format(**dict.fromkeys(fields, "x"))
+        text.format(**{**dict.fromkeys(fields, "x"), "index": 1, "seed": 1})
     except (ValueError, IndexError, KeyError, AttributeError):
         fields = [text]
     if unknown := [field for field in fields if field not in FIELDS]:
@@ -97,7 +97,10 @@ def in_folder(
     place: str, found: Sequence[Result], pattern: str, values: dict[str, object]
 ) -> list[Output]:
     """Results in a folder, by the template of their names."""
-    values = {name: str(value).replace(os.sep, "-") for name, value in values.items()}
+    values = {
+        name: value if isinstance(value, int) else str(value).replace(os.sep, "-")
+        for name, value in values.items()
+    }
     outputs = []
     for result in found:
         name = pattern.format(**values, prompt=result.slug)
@@ -146,13 +149,11 @@ def check_apart(rows: Sequence[tuple[object, Path, Sequence[Output]]]) -> None:
                 )
             if key in taken:
                 other, result = taken[key]
-                pair = f"{result.label} and {output.result.label} of {name}"
-                if str(other) != str(name):
-                    pair = f"{other} and {name}"
-                raise SAMAudioError(
-                    f"{pair} would both be written to {output.path}: give another name, or --name "
-                    "with {index} or {prompt}"
-                )
+                pair, hint = f"{other} and {name}", "--name with {index} tells them apart"
+                if str(other) == str(name):
+                    pair = f"{result.label} and {output.result.label} of {name}"
+                    hint = "name them, or what you ask for, differently"
+                raise SAMAudioError(f"{pair} would both be written to {output.path}: {hint}")
             taken[key] = name, output.result
 
 

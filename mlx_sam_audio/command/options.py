@@ -55,7 +55,7 @@ def parser() -> Parser:
     parser.set_defaults(asked=[], **settings)
     read_and_written(parser.add_argument_group("what is read and written").add_argument)
     prompt(parser.add_argument_group("what is wanted").add_argument)
-    stems(parser.add_argument_group("which sounds are made of it").add_argument)
+    stems(parser.add_argument_group("which sounds are made of it"))
     found_spans(parser.add_argument_group("seconds that are found").add_argument)
     video(parser.add_argument_group("a video").add_argument)
     model(parser.add_argument_group("the model").add_argument)
@@ -104,16 +104,19 @@ def prompt(add: Callable) -> None:
     add("--labels", type=home, metavar="FILE", help="a label track of Audacity, as spans")
 
 
-def stems(add: Callable) -> None:
+def stems(group) -> None:
+    add = group.add_argument
     add("--only", choices=("target", "residual"), help="write one of them")
     add("--mix", **FLAG, help="write the recording, too, as the stems are written")
     add("--bed", type=decibels, metavar="DB",
         help="with --keep, how loud the rest stays, -12dB; with --remove, the sound (silent)",
     )  # fmt: skip
+    add = group.add_mutually_exclusive_group().add_argument
     add("--stereo", dest="sides", choices=("mid", "both"),
         help="of a stereo recording, solve the mid or both channels (both)")  # fmt: skip
     add("--mono", dest="sides", action="store_const", const="mono", help="one channel, whatever "
         "the recording has")  # fmt: skip
+    add = group.add_mutually_exclusive_group().add_argument
     add("--faithful", dest="residual", action="store_const", const="share",
         help="stems are shares of the recording: nothing in them that is not in it")  # fmt: skip
     add("--subtract", dest="residual", action="store_const", const="subtract",

@@ -52,7 +52,7 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
             for writer, output in zip(writers, outputs, strict=True):
                 writer.write(mixed(output.result, pieces))
         for writer in writers:
-            writer.close()
+            writer.close(max(each.peak for each in writers))
         for output, writer, wave, part in zip(outputs, writers, waves, parts, strict=True):
             if output.is_film:
                 sound = audio.blocks(wave, rate, channels)
@@ -61,7 +61,7 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
                     recording, sound, rate, part, output.path, writer.peak, channels
                 )
             elif writer.notice:
-                notices.append(writer.notice)
+                notices.append(writer.notice.replace(str(output.path), str(output)))
     return notices
 
 

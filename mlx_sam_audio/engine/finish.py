@@ -187,7 +187,7 @@ class Hollow:
         if self.missed > MUCH * self.whole:
             note(
                 f"{100 * self.missed / self.whole:.0f} % of the energy of {mixture} lies where "
-                'left and right cancel, which their mid does not hold: try stereo="both"'
+                "left and right cancel, which their mid does not hold: let both be heard"
             )
 
 

@@ -148,6 +148,8 @@ class Run:
 
     def __iter__(self) -> Iterator[Chunk]:
         """Consecutive pieces of the stems of one prompt; of several candidates, the best one's."""
+        if len(self.items) > 1:
+            raise SAMAudioError("there are several prompts: take the pieces of all from stems()")
         return (chunk for (chunk,) in self.stems())
 
     def stems(self) -> Iterator[tuple[Chunk, ...]]:

@@ -123,15 +123,18 @@ class Stems(tuple[Separation, ...]):
         return self[0].residual
 
     def save(self, folder: FilePath, suffix: str = ".wav") -> list[str]:
-        """Write each target, and the rest where there is one, into a folder, named by description:
-        all or none. Returns notices of peaks above full scale."""
+        """Write each target, and the rest where there is one, into a folder, named by description
+        and, where two are alike, number: all or none. Returns notices of peaks above full scale."""
         check(dict(folder=folder), Stems.save)
         sounds = [(slug(stem.description) or "sound", stem.target) for stem in self]
         if all(stem.residual is self[0].residual for stem in self):
             sounds.append(("rest", self.rest))
-        paths = [Path(folder) / f"{name}{suffix}" for name, _ in sounds]
-        arrays = [np.array(sound) for _, sound in sounds]
-        written = sound_files.write_all(list(zip(paths, arrays, strict=True)), self[0].sample_rate)
+        names = [name for name, _ in sounds]
+        files = []
+        for i, (name, sound) in enumerate(sounds):
+            again = f"-{names[: i + 1].count(name)}" if names.count(name) > 1 else ""
+            files.append((Path(folder, f"{name}{again}{suffix}"), np.array(sound)))
+        written = sound_files.write_all(files, self[0].sample_rate)
         return [notice for notice in written if notice]
 
 

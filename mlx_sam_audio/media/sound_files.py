@@ -63,7 +63,7 @@ class Writer:
     suffix decides the format. samples: about how many there will be. bits: 16, 24 or, which is
     float, 32; 32 in a wav, 24 in flac and aiff unless given. tags: see `containers.tags`. After
     `close`, `notice` is a sentence if the sound passes full scale: floats keep such a peak; nothing
-    else can, so there the whole file is turned down until it fits.
+    else can, so there the whole file is turned down until it fits, and those that belong to it.
     """
 
     def __init__(
@@ -93,20 +93,21 @@ class Writer:
         self.peak = max(self.peak, float(np.abs(samples).max(initial=0.0)))
         self._guard(lambda: self._file.write(samples.T))
 
-    def close(self) -> None:
-        """Finish the file."""
+    def close(self, peak: float = 0.0) -> None:
+        """Finish the file. peak: the highest of all files that are turned down alike, if any is."""
         self._guard(self._file.close)
-        gain = 1.0
+        gain, loudest = 1.0, max(peak, self.peak)
         if self.peak > 1:
-            decibels = 20 * np.log10(self.peak)
-            self.notice = f"{self._path} peaks {decibels:.1f} dB above full scale"
-            if self._bits != 32:
-                gain, kind = 1 / self.peak, self._path.suffix[1:]
-                if 32 in self._form.bits:
-                    kind += f" of {self._bits} bits"
-                self.notice += (
-                    f"; {kind} cannot hold that, so it was turned down by {decibels:.1f} dB"
-                )
+            self.notice = f"{self._path} peaks {decibels(self.peak)} above full scale"
+        if loudest > 1 and self._bits != 32:
+            gain, kind = 1 / loudest, self._path.suffix[1:]
+            if 32 in self._form.bits:
+                kind += f" of {self._bits} bits"
+            turned = f"turned down by {decibels(loudest)}"
+            if self.peak > 1:
+                self.notice += f"; {kind} cannot hold that, so it was {turned}"
+            else:
+                self.notice = f"{self._path} was {turned}, as what it belongs to"
         if not self._final:
             self._guard(lambda: self._encode(gain))
 
@@ -178,6 +179,10 @@ def integers(pieces: Iterator[np.ndarray], bits: int) -> Iterator[np.ndarray]:
         yield np.clip(np.rint(steps), -scale, scale - 1).astype(np.int32) << (32 - bits)
 
 
+def decibels(peak: float) -> str:
+    return f"{20 * np.log10(peak):.1f} dB"
+
+
 def disk_is_full(folder: Path) -> bool:
     usage = shutil.disk_usage(folder)
     return 0 < usage.total and usage.free < 2**20  # /proc and its like have no room by nature
@@ -196,17 +201,17 @@ def write_all(
     """The same for several files, which appear together."""
     paths = [writable(path, WRITTEN) for path, _ in sounds]
     if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise SAMAudioError(f"target and residual cannot both be {paths[0]}")
+        raise SAMAudioError(f"several sounds cannot all be {paths[0]}: give each another name")
     for path in paths:
         check(path, sample_rate)
-    notices = []
+    notices, peak = [], max(float(np.abs(samples).max(initial=0.0)) for _, samples in sounds)
     with whole(*paths) as parts:
         for part, path, (_, samples) in zip(parts, paths, sounds, strict=True):
             channels = len(np.atleast_2d(samples))
             writer = Writer(part, path, sample_rate, samples.shape[-1], channels)
             try:
                 writer.write(samples)
-                writer.close()
+                writer.close(peak)
             finally:
                 writer.discard()
             notices.append(writer.notice)
