@@ -160,3 +160,17 @@ def test_a_quiet_passage_after_a_loud_one_is_as_exact():
     mixture[:, 1000:], waves[..., 1000:] = 1e-4 * mixture[:, 1000:], 1e-4 * waves[..., 1000:]
     stems, expected = (f(mixture, waves)[..., 2200:] for f in (shared, plainly))
     assert np.linalg.norm(stems - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("channels, views, prompts", [(1, 1, 3), (2, 1, 1), (2, 2, 3)])
+def test_what_it_takes_is_planned(channels, views, prompts):
+    rate, rng = 16_000, np.random.default_rng(0)
+    shapes = (channels, rate // 2), (prompts, 2, views, rate // 2)
+    pieces = ([rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(8))
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for _ in share.shares(((x, mx.array(waves)) for x, waves in pieces), rate, channels):
+        pass
+    planned = share.work_bytes(rate, channels, 2 * prompts * views, prompts)
+    assert 0.5 * planned < mx.get_peak_memory() - before < planned

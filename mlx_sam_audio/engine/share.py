@@ -41,7 +41,7 @@ def work_bytes(sample_rate: int, channels: int, waves: int, prompts: int) -> int
     size = frame_size(sample_rate)
     frames = BATCH + 2 * neighbours(sample_rate) if channels > 1 else 0
     spectra = BATCH * (channels + waves + (prompts + 1) * channels) + 5 * (prompts + 1) * frames
-    return 4 * 4 * size * spectra
+    return 5 * 4 * size * spectra
 
 
 def shares(
