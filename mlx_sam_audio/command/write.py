@@ -51,14 +51,15 @@ def write_all(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> li
         for pieces in sounds.pieces(heard):
             for writer, output in zip(writers, outputs, strict=True):
                 writer.write(mixed(output.result, pieces))
+        loudest = max(writer.peak for writer in writers)
         for writer in writers:
-            writer.close(max(each.peak for each in writers))
+            writer.close(loudest)
         for output, writer, wave, part in zip(outputs, writers, waves, parts, strict=True):
             if output.is_film:
                 sound = audio.blocks(wave, rate, channels)
                 recording.check()  # its pictures go with the sound that was separated
                 notices += video_files.write(
-                    recording, sound, rate, part, output.path, writer.peak, channels
+                    recording, sound, rate, part, output.path, loudest, channels
                 )
             elif writer.notice:
                 notices.append(writer.notice.replace(str(output.path), str(output)))

@@ -154,7 +154,8 @@ def write(
     channels: int = 1,
 ) -> list[str]:
     """The same into `part`, for a file that will be called `output`. sound: consecutive pieces
-    (t,), or (2, t) of two channels, with this peak. Returns what the user must know."""
+    (t,), or (2, t) of two channels. peak: the highest of all that is turned down alike. Returns
+    what the user must know."""
     silence, loudest = round(sound_start(source) * sample_rate), max(peak, 1.0)
     kind, _ = WRITTEN[output.suffix.lower()]
     with opened(source) as old, writing(output), open(part, "wb") as file:
@@ -174,9 +175,10 @@ def write(
         what = f"cannot be copied to {output.suffix}"
         notices.append(f"{output} lacks what {what}: {', '.join(lacking)}")
     if peak > 1:
-        decibels, kind = f"{20 * math.log10(peak):.1f} dB", output.suffix[1:]
-        held = f"{kind} cannot hold that, so it was turned down by {decibels}"
-        notices.append(f"{output} peaks {decibels} above full scale; {held}")
+        notices.append(
+            f"{output} was turned down by {20 * math.log10(peak):.1f} dB: {output.suffix[1:]} "
+            "cannot hold what is above full scale"
+        )
     return notices
 
 
