@@ -70,50 +70,49 @@ class Request(Call):
         return [Item(self.audio, self.description, spans, self.video, self.sample_rate)]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Several(Call):
+    """Several prompts, each with its spans and video."""
+
+    spans: Lists | None = None
+    videos: Videos | None = None
+
+    def each(self, audios: Sequence[Audio], descriptions: Sequence[str]) -> list[Item]:
+        count = len(descriptions)
+        spans = [()] * count if self.spans is None else self.spans
+        videos = [None] * count if self.videos is None else self.videos
+        if not count == len(audios) == len(spans) == len(videos) or not count:
+            raise SAMAudioError(
+                f"there must be as many descriptions ({count}) as audios ({len(audios)}), lists of "
+                f"spans ({len(spans)}) and videos ({len(videos)}), at least one"
+            )
+        return list(map(Item, audios, descriptions, spans, videos, [self.sample_rate] * count))
+
+
 @dataclass(frozen=True, eq=False)
-class StemsRequest(Call):
+class StemsRequest(Several):
     """One recording and several prompts."""
 
     audio: Audio
     descriptions: Texts
     _: KW_ONLY
-    spans: Lists | None = None
-    videos: Videos | None = None
     share: Flag = True
 
     def items(self) -> list[Item]:
         given = self.descriptions
         texts = [given] if isinstance(given, str) else given
-        return items(texts, [self.audio] * len(texts), self)
+        return self.each([self.audio] * len(texts), texts)
 
 
 @dataclass(frozen=True, eq=False)
-class BatchRequest(Call):
+class BatchRequest(Several):
     """Several recordings and their prompts."""
 
     audios: Audios
     descriptions: Texts
-    _: KW_ONLY
-    spans: Lists | None = None
-    videos: Videos | None = None
 
     def items(self) -> list[Item]:
-        return items(self.descriptions, self.audios, self)
-
-
-def items(
-    descriptions: Sequence[str], audios: Sequence[Audio], request: StemsRequest | BatchRequest
-) -> list[Item]:
-    count = len(descriptions)
-    spans = [()] * count if request.spans is None else request.spans
-    videos = [None] * count if request.videos is None else request.videos
-    if not count == len(audios) == len(spans) == len(videos) or not count:
-        raise SAMAudioError(
-            f"there must be as many descriptions ({count}) as audios ({len(audios)}), lists of "
-            f"spans ({len(spans)}) and videos ({len(videos)}), at least one"
-        )
-    rates = [request.sample_rate] * count
-    return list(map(Item, audios, descriptions, spans, videos, rates))
+        return self.each(self.audios, self.descriptions)
 
 
 def takes(

@@ -77,6 +77,14 @@ def test_mono_sound_is_heard_once(toy):
     assert mx.array_equal(result.target[0], result.target[1]) and result.target.shape == (2, 1600)
 
 
+def test_a_mono_file_is_heard_once(toy, tmp_path):
+    soundfile.write(tmp_path / "a.wav", WAVE[0], RATE, subtype="FLOAT")
+    run = toy.prepare(tmp_path / "a.wav", "dog", **BOTH, **FEW)
+    assert len(run.voices) == 1
+    expected = toy.separate(WAVE[0], "dog", **BOTH, **FEW)
+    assert mx.array_equal(run.results()[0].target, expected.target)
+
+
 def test_a_file_of_two_channels(toy, tmp_path):
     soundfile.write(tmp_path / "a.wav", WAVE.T, RATE, subtype="FLOAT")
     result = toy.separate(tmp_path / "a.wav", "dog", **BOTH, **FEW)

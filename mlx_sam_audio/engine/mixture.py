@@ -51,7 +51,8 @@ class Mixture:
                 raise SAMAudioError("sample_rate= is an array's: a file tells its own")
             audio = audio_files.Recording(audio, self.sample_rate, self.channels)
             told = audio_files.length(audio, self.sample_rate) if streaming else None
-            self.samples, wide = told or audio.samples, self.channels > 1 and audio.channels > 1
+            self.samples = told or audio.samples
+            wide = self.channels > 1 and audio_files.channels(audio) > 1
         else:
             given = as_samples(audio, hearing.sample_rate or self.sample_rate)
             audio, wide = mixed(given, self.channels), len(given) > 1

@@ -116,9 +116,14 @@ class Stems(tuple[Separation, ...]):
     """Separations of one recording, one for each prompt."""
 
     @property
+    def shared(self) -> bool:
+        """Whether they have a common rest."""
+        return all(stem.residual is self[0].residual for stem in self)
+
+    @property
     def rest(self) -> mx.array:
         """What no prompt took, with which the targets add up to the recording."""
-        if any(stem.residual is not self[0].residual for stem in self):
+        if not self.shared:
             raise SAMAudioError("stems with share=False have a residual each, and no common rest")
         return self[0].residual
 
@@ -127,7 +132,7 @@ class Stems(tuple[Separation, ...]):
         and, where two are alike, number: all or none. Returns notices of peaks above full scale."""
         check(dict(folder=folder), Stems.save)
         sounds = [(slug(stem.description) or "sound", stem.target) for stem in self]
-        if all(stem.residual is self[0].residual for stem in self):
+        if self.shared:
             sounds.append(("rest", self.rest))
         names = [name for name, _ in sounds]
         files = []

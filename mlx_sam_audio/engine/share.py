@@ -24,8 +24,6 @@ TINY = 1e-9  # power, far below what is heard
 MOST = 1e6  # odds
 FLOOR = 1e-6  # of a covariance's trace, so that it can be inverted
 
-Heard = tuple[mx.array | np.ndarray, mx.array]  # a recording (C, t), and what is heard in it
-
 
 def frame_size(sample_rate: int) -> int:
     return 2 ** round(np.log2(WINDOW * sample_rate))
