@@ -39,7 +39,7 @@ VISION = VisionConfig(1024, 336, 14, 1024, 24, 16, 8, 4096)
 def config(size: str, dtype: str) -> ModelConfig:
     dim, heads, layers, hidden = SIZES[size]
     transformer = TransformerConfig(dim, heads, layers, hidden, dim, 256, 1e-5, 10_000, 256)
-    return ModelConfig(CODEC, TEXT, transformer, VISION, None, 3, 128, dtype, None)
+    return ModelConfig(CODEC, TEXT, transformer, VISION, False, None, 3, 128, dtype, None, ())
 
 
 def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:

@@ -24,6 +24,7 @@ from .sources import Source
 from .torch_file import TorchWeights
 
 NAME = "CLAP"
+MODEL_TYPE = ClapConfig.model_type
 REPOS = {"clap": ("lukewys/laion_clap", None)}
 MARKS = set()  # there is no config.json: see `recognises`
 WEIGHTS = "630k-best.pt"
@@ -75,7 +76,7 @@ def recognises(source: Source) -> bool:
     return source.repo == REPOS["clap"][0] or (source.folder / WEIGHTS).is_file()
 
 
-def checkpoint(source: Source, dtype: str) -> Checkpoint:
+def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
     path = source.file(WEIGHTS)
     local = source.folder / "roberta-base"
     roberta = Source.find(str(local) if local.is_dir() else TEXT, ["config.json", "tokenizer.json"])
@@ -85,7 +86,7 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         audio=audio_config(weights.shapes, path),
         text=text_config(parse(Text, read_json(text), text)),
         joint_dim=shape(weights.shapes, "audio_projection.0.weight", path, 2)[0],
-        dtype=dtype,
+        dtype=dtype or weights.dtype,
     ).checked(path)
     JSONTokenizer(tokenizer, config.text)  # if it fits
     return Checkpoint(
@@ -93,9 +94,9 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         network=ClapNetwork(config),
         parts=(Part("", weights, source_name, LEFT_OUT),),
         copies=(tokenizer,),
-        origin={
-            "checkpoint": source.describe(path),
-            "tokenizer": roberta.describe(text, tokenizer),
+        origin=lambda: {
+            "checkpoint": source.describe(WEIGHTS),
+            "tokenizer": roberta.describe(text.name, tokenizer.name),
         },
     )
 

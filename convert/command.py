@@ -1,77 +1,117 @@
 """What `python -m convert` does."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mlx_sam_audio import __version__
-from mlx_sam_audio.command.terminal import Parser
-from mlx_sam_audio.errors import SAMAudioError, plain
+from mlx_sam_audio.command.terminal import Parser, say
+from mlx_sam_audio.engine import memory
+from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.store import expanded, stamps, store
+from mlx_sam_audio.loading.store import expanded, shelved, stamps, store
 from mlx_sam_audio.loading.strict_json import read_json
-from mlx_sam_audio.models.config import DTYPES
+from mlx_sam_audio.models.config import DTYPES, KINDS, is_ours
 from mlx_sam_audio.models.quantise import QuantisationConfig
 
-from . import clap, imagebind, judge, pe_a_frame, sam_audio
+from . import clap, imagebind, judge, known, pe_a_frame, sam_audio, upload, verify
 from .folder import check_space, check_target, whole, write_json, write_weights
 from .sources import Source
 from .tensors import Tensors
 
-KINDS = (sam_audio, pe_a_frame, judge, clap, imagebind)
-REPOS = {name: place for kind in KINDS for name, place in kind.REPOS.items()}
+CHECKPOINTS = (sam_audio, pe_a_frame, judge, clap, imagebind)
+REPOS = {name: place for kind in CHECKPOINTS for name, place in kind.REPOS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a checkpoint is converted. dtype: the source's unless given. Places are a folder, a file
+    or a hub repo."""
+
+    dtype: str | None = None
+    quantisation: QuantisationConfig | None = None
+    text_encoder: str | None = None  # where T5 lies
+    codec_from: str | None = None  # where the codec lies, or one like it, to compare
+    video_from: str | None = None  # where the video's alignment and encoder lie
+    watermark_from: str | None = None  # where the watermark lies
+    revision: str | None = None
+    config: str = "config.json"
+    force: bool = False
+
+    def given(self, kind: ModuleType, source: Source) -> dict:
+        """What only SAM-Audio takes."""
+        places = {name: getattr(self, f"{name}_from") for name in ("codec", "video", "watermark")}
+        places = {name: place for name, place in places.items() if place is not None}
+        given = {"--text-encoder": self.text_encoder, "-q": self.quantisation}
+        named = [option for option, value in given.items() if value is not None]
+        named += [f"--{name}-from" for name in places]
+        if named and kind is not sam_audio:
+            raise SAMAudioError(f"{source} is {kind.NAME}: leave out {', '.join(named)}")
+        if kind is not sam_audio:
+            return {}
+        return dict(text_encoder=self.text_encoder, quantisation=self.quantisation, places=places)
 
 
 def convert(
     hf_path: str,
     mlx_path: str | Path | None = None,
-    dtype: str = "float32",
-    text_encoder: str | None = None,
-    revision: str | None = None,
-    force: bool = False,
-    quantisation: QuantisationConfig | None = None,
+    *,
+    wanted: str | None = None,  # the only `model_type` that will do
+    tell: Callable[[str], object] = lambda line: None,
+    **options: Any,
 ) -> Path:
-    """Convert a checkpoint and return the new folder. Raises SAMAudioError."""
+    """Convert a checkpoint, by `Options`, and return the new folder. Raises SAMAudioError."""
+    asked = Options(**options)
     repo, branch = REPOS.get(hf_path, (hf_path, dict(REPOS.values()).get(hf_path)))
-    source = Source.find(repo, ["config.json", "LICENSE*"], revision or branch, known=REPOS)
+    source = Source.find(repo, [asked.config, "LICENSE*"], asked.revision or branch, known=REPOS)
+    source = replace(source, config=asked.config)
     target = expanded(mlx_path or store() / local_name(source))
-    check_target(target, force, [source.folder])
+    check_target(target, asked.force, [source.folder])
     kind = recognise(source)
-    given = {} if text_encoder is None else {"text_encoder": text_encoder}
-    if given and kind is not sam_audio:
-        raise SAMAudioError(f"{repo} holds its own text encoder: leave out --text-encoder")
-    if quantisation is not None:
-        if kind is not sam_audio:
-            raise SAMAudioError(f"{repo} is converted without -q")
-        given["quantisation"] = quantisation
-    checkpoint = kind.checkpoint(source, dtype, **given)
-    tensors = Tensors(checkpoint, dtype, quantisation)
-    copies = [*checkpoint.copies, *filter(Path.is_file, source.folder.glob("LICENSE*"))]
+    if wanted not in (None, kind.MODEL_TYPE):
+        raise SAMAudioError(f"{source} holds {KINDS[kind.MODEL_TYPE]}, not {KINDS[wanted]}")
+    checkpoint = kind.checkpoint(source, asked.dtype, **asked.given(kind, source))
+    tensors = Tensors(checkpoint)
+    licences = list(filter(Path.is_file, source.folder.glob("LICENSE*")))
+    if not licences and kind is sam_audio:
+        licences = [known.LICENSE]
     sources = {source.folder, *(path.parent for path in checkpoint.copies)}
-    with whole(target, force, sources) as folder:
-        check_space(folder, tensors.size)
+    with whole(target, asked.force, sources) as folder:
+        left = sum(source.left(names) for source, names in checkpoint.reads)
+        check_space({folder: tensors.size, source.folder: left})
+        if left:
+            tell(f"{source}: {memory.text(left)} to download, once")
         write_weights(folder, "model", tensors.read())
         if tensors.sees:
             write_weights(folder, "vision", tensors.read(seeing=True))
-        for path in copies:
+        for path in (*checkpoint.copies, *licences):
             shutil.copyfile(path, folder / path.name)
+        origin = checkpoint.origin()
         converter = {"converter": f"mlx-sam-audio {__version__}"}
-        write_json(folder / "source.json", {**converter, **checkpoint.origin})
+        write_json(folder / "source.json", {**converter, **origin})
         write_json(folder / "config.json", checkpoint.config.to_dict())
         manifest.write(folder)
     manifest.remember(target, manifest.read(target), stamps())
+    if kind is sam_audio:
+        for line in sam_audio.told(source, checkpoint.config, origin):
+            tell(line)
+    tell(f"wrote {target}")
     return target
 
 
 def local_name(source: Source) -> str:
-    names = {repo: name for name, (repo, _) in REPOS.items()}
-    if source.repo in names:
-        return names[source.repo]
-    place = source.repo or str(source.folder.resolve())
-    name = place.rsplit("/", 1)[-1].removeprefix("sam-audio-")
+    """In the store: a short one for what we know, else owner--name, or a folder's own."""
+    file = [Path(source.named).stem] if source.named else []
+    if source.repo:
+        return "--".join([shelved(source.repo), *file])
+    place = source.folder.resolve()
+    name = place.name.removeprefix("sam-audio-")
     if not name or name.startswith("."):
         raise SAMAudioError(f"{place} gives the model no name: choose an --mlx-path")
-    return name
+    return "--".join([name, *file])
 
 
 def recognise(source: Source) -> ModuleType:
@@ -80,36 +120,45 @@ def recognise(source: Source) -> ModuleType:
         return imagebind
     if clap.recognises(source):
         return clap
-    path = source.file("config.json")
+    path = source.file(source.config)
     values = read_json(path)
-    for kind in KINDS:
+    if is_ours(values):
+        raise SAMAudioError(f"{source} is converted already: use it as it is, with -m")
+    for kind in CHECKPOINTS:
         if kind.MARKS & set(values):
             return kind
-    known = ", ".join(kind.NAME for kind in KINDS)
+    known = ", ".join(kind.NAME for kind in CHECKPOINTS)
     raise SAMAudioError(f"{path} describes no checkpoint that can be converted: {known}")
 
 
 def parser() -> Parser:
     parser = Parser(prog="python -m convert", description="Convert a checkpoint to MLX.")
-    parser.add_argument(
-        "--hf-path",
-        required=True,
-        help=f"a folder with the weights and config.json, a hub repo, or {', '.join(REPOS)}",
-    )
-    parser.add_argument(
-        "--mlx-path", help=f"the folder to write (default: {store()}/<name>, found by that name)"
-    )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument(
-        "-q", "--quantize", action="store_true", help="write transformer and T5 in few bits"
-    )
-    parser.add_argument("--q-bits", type=int, choices=(4, 6, 8), help="bits of a weight (4)")
-    parser.add_argument(
-        "--q-group-size", type=int, choices=(32, 64, 128), help="weights that share a scale (64)"
-    )
-    parser.add_argument("--text-encoder", help="T5 for SAM-Audio: a folder or hub repo")
-    parser.add_argument("--revision", help="the hub repo's branch, tag or commit")
-    parser.add_argument("--force", action="store_true", help="replace an existing folder")
+    place = parser.add_mutually_exclusive_group(required=True)
+    add = place.add_argument
+    add("--hf-path", metavar="PLACE",
+        help=f"a folder with the weights and config.json, a hub repo, one of its files as "
+        f"owner/name/FILE, or {', '.join(REPOS)}")  # fmt: skip
+    add("--verify", metavar="FOLDER", help="check a converted model, and write nothing")
+    add = parser.add_argument
+    add("--mlx-path", metavar="FOLDER",
+        help=f"the folder to write (default: {store()}/NAME, found by that name)")  # fmt: skip
+    add("--dtype", choices=DTYPES, help="of the weights (the source's)")
+    add("-q", "--quantize", action="store_true", help="write transformer and T5 in few bits")
+    add("--q-bits", type=int, choices=(4, 6, 8), help="bits of a weight (4)")
+    add("--q-group-size", type=int, choices=(32, 64, 128),
+        help="weights that share a scale (64)")  # fmt: skip
+    add("--text-encoder", metavar="PLACE", help="T5 for SAM-Audio: a folder or hub repo")
+    add("--codec-from", metavar="PLACE",
+        help="take the codec from there, or compare it with that one")  # fmt: skip
+    add("--video-from", metavar="PLACE",
+        help="take the video's alignment, and its encoder if it is there, from there")  # fmt: skip
+    add("--watermark-from", metavar="PLACE", help="take the codec's watermark from there")
+    add("--revision", help="the hub repo's branch, tag or commit")
+    add("--config", metavar="FILE", default=Options.config,
+        help="the configuration, where there are several (%(default)s)")  # fmt: skip
+    add("--force", action="store_true", help="replace an existing folder")
+    add("--upload-repo", metavar="NAME",
+        help="then put the converted model on the hub, after a question")  # fmt: skip
     return parser
 
 
@@ -118,6 +167,20 @@ def run(arguments: list[str]) -> None:
     wanted, bits, group_size = map(options.pop, ("quantize", "q_bits", "q_group_size"))
     if not wanted and (bits or group_size):
         raise SAMAudioError("--q-bits and --q-group-size do nothing without -q")
-    quantisation = QuantisationConfig(bits or 4, group_size or 64) if wanted else None
-    folder = convert(**options, quantisation=quantisation)
-    print(f"wrote {plain(folder)}")
+    options["quantisation"] = QuantisationConfig(bits or 4, group_size or 64) if wanted else None
+    folder, repo = options.pop("verify"), options.pop("upload_repo")
+    if repo:
+        upload.check_name(repo)
+    if folder:
+        codec = options.pop("codec_from")
+        usual = {**asdict(Options()), "hf_path": None, "mlx_path": None}
+        unused = [name for name, value in options.items() if value != usual[name]]
+        if unused:
+            names = {"quantisation": "-q"}
+            named = ", ".join(names.get(name, f"--{name.replace('_', '-')}") for name in unused)
+            raise SAMAudioError(f"--verify writes nothing: leave out {named}")
+        folder = verify.verify(expanded(folder), codec, say)
+    else:
+        folder = convert(**options, tell=say)
+    if repo:
+        upload.upload(folder, repo, say)

@@ -18,6 +18,7 @@ from .sources import Source
 from .torch_file import TorchWeights
 
 NAME = "ImageBind"
+MODEL_TYPE = ImageBindConfig.model_type
 WEIGHTS = "imagebind_huge.pth"
 REPOS = {}
 MARKS = set()  # known by its weights' name
@@ -55,7 +56,7 @@ PLACES = {  # in a tower
 }
 
 
-def checkpoint(source: Source, dtype: str) -> Checkpoint:
+def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
     path = source.folder / "config.json"
     sizes = parse(Sizes, read_json(path) if path.exists() else {}, path)
     audio = tower_config(
@@ -64,14 +65,14 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
     vision = tower_config(
         sizes, sizes.vision_embed_dim, sizes.vision_num_heads, sizes.vision_num_blocks
     )
-    config = ImageBindConfig(audio, vision, dtype).checked(path)
-    weights = source.file(WEIGHTS)
+    weights = TorchWeights(source.file(WEIGHTS))
+    config = ImageBindConfig(audio, vision, dtype or weights.dtype).checked(path)
     return Checkpoint(
         config=config,
         network=ImageBindNetwork(config),
-        parts=(Part("", TorchWeights(weights), source_name, LEFT_OUT),),
+        parts=(Part("", weights, source_name, LEFT_OUT),),
         copies=(),
-        origin={"checkpoint": source.describe(weights)},
+        origin=lambda: {"checkpoint": source.describe(WEIGHTS)},
     )
 
 

@@ -15,10 +15,11 @@ from mlx_sam_audio.models.schema import parse
 from .pe_a_frame import Text, Transformer, text_config, text_left_out, transformer_config
 from .rules import Checkpoint, Part
 from .sam_audio import Codec
-from .sources import Source
+from .sources import CHECKPOINT, Source
 from .torch_file import TorchWeights
 
 NAME = "SAM-Audio-Judge"
+MODEL_TYPE = JudgeConfig.model_type
 REPOS = {"judge": ("facebook/sam-audio-judge", "sam_audio")}
 MARKS = {"finetune_transformer", "bottleneck_dim"}
 
@@ -35,11 +36,12 @@ class Judge:
     bottleneck_dim: Width = 256
 
 
-def checkpoint(source: Source, dtype: str) -> Checkpoint:
+def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
     path = source.file("config.json")
     given = parse(Judge, read_json(path), path)
     codec, tower = given.audio_codec or Codec(), given.text_model or Text()
     text = text_config(tower, given.nth_text_layer)
+    weights = TorchWeights(source.file(CHECKPOINT))
     config = JudgeConfig(
         codec=EncoderConfig(
             sample_rate=codec.sample_rate,
@@ -52,9 +54,8 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         transformer=transformer_config(given.transformer),
         finetune_transformer=transformer_config(given.finetune_transformer),
         bottleneck_dim=given.bottleneck_dim,
-        dtype=dtype,
+        dtype=dtype or weights.dtype,
     ).checked(path)
-    weights = source.file("checkpoint.pt")
     # the reference reads the tokenizer from the main branch, whatever the checkpoint's
     branch = Source.find(source.repo, ["tokenizer.json"]) if source.repo else source
     tokenizer = branch.file("tokenizer.json")
@@ -63,10 +64,10 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
     return Checkpoint(
         config=config,
         network=JudgeNetwork(config),
-        parts=(Part("", TorchWeights(weights), lambda name: name, left_out),),
+        parts=(Part("", weights, lambda name: name, left_out),),
         copies=(tokenizer,),
-        origin={
-            "checkpoint": source.describe(weights, path),
-            "tokenizer": branch.describe(tokenizer),
+        origin=lambda: {
+            "checkpoint": source.describe(CHECKPOINT, path.name),
+            "tokenizer": branch.describe(tokenizer.name),
         },
     )

@@ -31,9 +31,11 @@ from mlx_sam_audio.models.pe_transformer import PETransformerConfig
 from mlx_sam_audio.models.schema import Lenient, Wrong, parse
 
 from .rules import Checkpoint, Part
-from .sources import SafetensorsWeights, Source
+from .safetensors_files import SafetensorsWeights
+from .sources import Source
 
 NAME = "PE-A-Frame"
+MODEL_TYPE = SpanPredictorConfig.model_type
 REPOS = {
     f"pe-a-frame-{size}": (f"facebook/pe-a-frame-{size}", "perception_models")
     for size in ("small", "base", "large")
@@ -113,11 +115,12 @@ class Model(Lenient):
     output_dim: Width = 1024
 
 
-def checkpoint(source: Source, dtype: str) -> Checkpoint:
+def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
     path = source.file("config.json")
     given = parse(Model, read_json(path), path)
     audio, tower = given.audio_model or Audio(), given.text_model or LARGE_TEXT
     codec, text = audio.dac_vae_encoder or Codec(), text_config(tower, given.nth_text_layer)
+    weights = SafetensorsWeights(source, "model.safetensors")
     config = SpanPredictorConfig(
         sample_rate=codec.sampling_rate,
         hop_length=math.prod(codec.downsampling_ratios),
@@ -125,9 +128,9 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         transformer=transformer_config(audio.audio_transformer),
         text=text,
         output_dim=given.output_dim,
-        dtype=dtype,
+        dtype=dtype or weights.dtype,
     ).checked(path)
-    weights, tokenizer = source.file("model.safetensors"), source.file("tokenizer.json")
+    tokenizer = source.file("tokenizer.json")
     JSONTokenizer(tokenizer, text)  # if it fits
     return Checkpoint(
         config=config,
@@ -135,13 +138,16 @@ def checkpoint(source: Source, dtype: str) -> Checkpoint:
         parts=(
             Part(
                 "",
-                SafetensorsWeights(weights),
+                weights,
                 source_name,
                 {**LEFT_OUT, **text_left_out(tower, text)},
             ),
         ),
         copies=(tokenizer,),
-        origin={"checkpoint": source.describe(weights, path, tokenizer)},
+        reads=((source, weights.files),),
+        origin=lambda: {
+            "checkpoint": source.describe(*weights.files, source.config, tokenizer.name)
+        },
     )
 
 

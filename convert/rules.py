@@ -6,7 +6,7 @@ and turns them into parameters. A module without a rule takes its parameters as 
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from mlx_sam_audio.models import imagebind as imagebind_network
 from mlx_sam_audio.models import sam_audio as network
 from mlx_sam_audio.models.config import Stored
 
-from .sources import SafetensorsWeights
-from .torch_file import TorchWeights
+from .layouts import Weights
+from .sources import Source
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Part:
     """The parameters below a prefix, and the file that they come from."""
 
     prefix: str  # "": all that no other part has; such a part comes last
-    weights: TorchWeights | SafetensorsWeights
+    weights: Weights
     source_name: Callable[[str], str]  # our module's name -> its name in that file
     left_out: dict[str, str]  # patterns of tensors that are not converted, and why
 
@@ -51,7 +51,8 @@ class Checkpoint:
     network: nn.Module
     parts: tuple[Part, ...]
     copies: tuple[Path, ...]  # files that the new folder gets as they are
-    origin: dict  # where everything came from, for people
+    origin: Callable[[], dict]  # where everything came from, once it was read
+    reads: tuple[tuple[Source, Sequence[str]], ...] = ()  # files that are still to be downloaded
 
 
 def plan(
@@ -214,6 +215,18 @@ def lstm(module: watermark.LSTM, has) -> list[Rule]:
     return rules
 
 
+def absent_video(module: network.AbsentVideo, has) -> list[Rule]:
+    """What the reference's alignment makes of a vector of zeros; see `AlignModalities`."""
+
+    def make(bias, weight, shift, gate):
+        wide = bias.astype(np.float64)
+        normed = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5)
+        return ((np.tanh(gate) * (normed * weight + shift)).astype(np.float32),)
+
+    sources = ("conv.bias", "layer_norm.weight", "layer_norm.bias", "gate")
+    return [Rule(("constant",), sources, make)]
+
+
 def packed(prefix: str = "") -> tuple[str, str]:
     """The weight and the bias in which torch.nn.MultiheadAttention packs q, k and v."""
     return f"{prefix}in_proj_weight", f"{prefix}in_proj_bias"
@@ -282,6 +295,7 @@ SPECIAL = {
     network.AlignModalities: lambda _, has: [
         Rule(("conv.weight",), ("conv.weight",), lambda w: (w[:, :, 0],))
     ],
+    network.AbsentVideo: absent_video,
     vision.SelfAttention: vision_attention,
     vision.AttentionPooling: attention_pooling,
     vision.VisionEncoder: vision_encoder,

@@ -1,46 +1,39 @@
-"""SAM-Audio's checkpoint: its configuration, its names, and what is left out of it.
+"""SAM-Audio's checkpoint: its names, what is left out of it, and what may be missing.
 
-Sources: facebookresearch/sam-audio (sam_audio/model/config.py, model.py), dacvae, transformers T5,
-facebookresearch/perception_models (core/vision_encoder/config.py).
+Sources: facebookresearch/sam-audio (sam_audio/model/model.py), dacvae, transformers T5.
 """
 
 import re
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading.store import SIZES
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.loading.tokenizers import SentencePieceTokenizer
-from mlx_sam_audio.models.config import (
-    Epsilon,
-    Heads,
-    Layers,
-    Positions,
-    Rates,
-    SampleRate,
-    Tokens,
-    Vocabulary,
-    Width,
-)
-from mlx_sam_audio.models.dacvae import CodecConfig
-from mlx_sam_audio.models.dit import TransformerConfig
 from mlx_sam_audio.models.quantise import QuantisationConfig
 from mlx_sam_audio.models.sam_audio import ModelConfig, Network
-from mlx_sam_audio.models.schema import Lenient, Wrong, parse
-from mlx_sam_audio.models.t5 import TextConfig
-from mlx_sam_audio.models.vision import VisionConfig, VisionEncoder
+from mlx_sam_audio.models.schema import parse
+from mlx_sam_audio.models.vision import VisionEncoder
 
+from .groups import ALIGNMENT, CODEC, VISION, WATERMARK, filled, has
+from .known import known
+from .layouts import MLX_AUDIO, opened
 from .rules import Checkpoint, Part
-from .sources import SafetensorsWeights, Source
-from .torch_file import TorchWeights
+from .safetensors_files import SafetensorsWeights
+from .sam_audio_config import Codec, Model, Text, Vision, config, read_t5
+from .sources import Source
 
 NAME = "SAM-Audio"
+MODEL_TYPE = ModelConfig.model_type
 REPOS = {size: (f"facebook/sam-audio-{size}", None) for size in SIZES}  # None: the main branch
 MARKS = {"in_channels", "num_anchors", "anchor_embedding_dim", "text_encoder", "vision_encoder"}
 LEFT_OUT = {
     r"vision_encoder\.model\.(?!visual\.)": "the text tower of the vision model: nothing uses it",
+}
+UNSEEN = {
+    r"align_masked_video\.conv\.weight": "what is seen, which nothing is without a vision encoder",
 }
 TEXT_LEFT_OUT = {
     r"decoder\.": "T5's decoder: only its encoder reads the prompt",
@@ -53,175 +46,98 @@ TEXT_ENCODERS = tuple(
 )
 
 
-# The reference's config classes: their defaults stand for keys that config.json omits. What is Any
-# makes no difference here, and what is Literal is all that the network is written for.
-
-
-@dataclass(frozen=True)
-class Codec:
-    encoder_dim: Width = 64
-    encoder_rates: Rates = (2, 8, 10, 12)
-    latent_dim: Width = 1024
-    decoder_dim: Width = 1536
-    decoder_rates: Rates = (12, 10, 8, 2)
-    n_codebooks: Any = 16
-    codebook_size: Any = 1024
-    codebook_dim: Width = 128
-    quantizer_dropout: Any = False
-    sample_rate: SampleRate = 48_000
-    mean: Annotated[float, 0, 0] = 0.0
-    std: Annotated[float, 1, 1] = 1.0
-    watermark: bool = True
-
-
-@dataclass(frozen=True)
-class Text:
-    name: Annotated[str, 1, 255] = "t5-base"
-    max_length: Tokens = 512
-    pad_mode: Literal["longest"] = "longest"
-    dim: Width = 768
-
-
-@dataclass(frozen=True)
-class Tower:
-    patch_size: Width
-    width: Width
-    layers: Layers
-    heads: Heads
-
-
-TOWERS = {  # sizes that the checkpoint only names
-    "PE-Core-L14-336": Tower(patch_size=14, width=1024, layers=24, heads=16),
-}
-
-
-@dataclass(frozen=True)
-class Vision:
-    dim: Width = 1024
-    batch_size: Any = 300
-    name: Annotated[str, 1, 255] = "PE-Core-L14-336"
-    normalize_feature: Literal[True] = True
-    interpolation_mode: Literal["BICUBIC"] = "BICUBIC"
-    image_size: Width = 336
-    tower: Tower | None = None  # ours: sizes of a tower that the name does not tell
-
-    def wrong(self) -> Wrong:
-        names = ", ".join(TOWERS)
-        return {
-            f"name is {self.name!r}, expected {names}, or another with its sizes as tower": (
-                self.name not in TOWERS and self.tower is None
-            )
-        }
-
-
-@dataclass(frozen=True)
-class Transformer:
-    dim: Width = 2048
-    n_heads: Heads = 16
-    n_layers: Layers = 16
-    dropout: Any = 0.1
-    norm_eps: Epsilon = 1e-5
-    qk_norm: Literal[True] = True
-    fc_bias: Literal[False] = False
-    ffn_exp: Annotated[float, 0.1, 100] = 4
-    ffn_dim_multiplier: Annotated[float, 0.1, 100] = 1
-    multiple_of: Width = 64
-    non_linearity: Literal["swiglu"] = "swiglu"
-    use_rope: Literal[True] = True
-    max_positions: Positions = 10_000
-    frequency_embedding_dim: Width = 256
-    timestep_non_linearity: Literal["swiglu"] = "swiglu"
-    t_block_non_linearity: Literal["silu"] = "silu"
-    t_block_bias: Literal[True] = True
-    context_dim: Width = 2048
-    context_non_linearity: Literal["swiglu"] = "swiglu"
-    context_embedder_dropout: Any = 0.0
-    context_norm: Literal[False] = False
-    out_channels: Width = 256
-    in_channels: None = None
-
-
-@dataclass(frozen=True)
-class Model:
-    in_channels: Annotated[int, 1, 2**19] = 768
-    audio_codec: Codec | None = None
-    text_encoder: Text | None = None
-    vision_encoder: Vision | None = Vision()  # null: a model without vision
-    transformer: Transformer | None = None
-    num_anchors: Width = 3
-    anchor_embedding_dim: Width = 128
-    visual_ranker: Any = None
-    text_ranker: Any = None
-    span_predictor: Any = "pe-a-frame-large"
-
-    def wrong(self) -> Wrong:
-        channels = (self.audio_codec or Codec()).codebook_dim
-        outputs = (self.transformer or Transformer()).out_channels
-        problem = f"in_channels {self.in_channels} and out_channels {outputs} do not fit "
-        return {
-            f"{problem}{channels} latent channels": (self.in_channels, outputs)
-            != (6 * channels, 2 * channels)
-        }
-
-
-@dataclass(frozen=True)
-class T5(Lenient):
-    """Of transformers."""
-
-    model_type: Literal["t5"]
-    vocab_size: Vocabulary
-    d_model: Width
-    d_kv: Width
-    d_ff: Width
-    num_layers: Layers
-    num_heads: Heads
-    relative_attention_num_buckets: Annotated[int, 4, 2**16] = 32
-    relative_attention_max_distance: Positions = 128
-    layer_norm_epsilon: Epsilon = 1e-6
-    feed_forward_proj: Literal["relu"] = "relu"
-
-
-WATERMARK_RATES = (8, 5, 4, 2)  # constants of dacvae
-
-
 def checkpoint(
     source: Source,
-    dtype: str,
+    dtype: str | None,
     text_encoder: str | None = None,
     quantisation: QuantisationConfig | None = None,
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> Checkpoint:
-    """text_encoder: a folder or repo with T5, which the checkpoint does not hold."""
-    path = source.file("config.json")
+    """text_encoder: a folder or repo with T5, which the checkpoint does not hold. places: where
+    else "codec", "video" or "watermark" are taken from."""
+    path = source.file(source.config)
     given = parse(Model, read_json(path), path)
     wanted = given.text_encoder or Text()
     text = find_text_encoder(source, text_encoder, wanted)
     t5 = read_t5(text.file("config.json"), wanted.dim)
-    configured = config(given, t5, wanted.max_length, dtype, quantisation).checked(path)
-    stages = len(configured.codec.decoder_rates)
+    codec = given.audio_codec or Codec()
+    stages = len(codec.encoder_rates)
+    others = {
+        option: opened(Source.find(place, ["config.json"]), stages)
+        for option, place in places.items()
+    }
+    main = opened(source, stages, others.get("codec"))
+    weights, fillings = main.weights, {}
+    for option, second in others.items():
+        weights, fillings[option] = filled(weights, source, option, second)
+    if not has(weights, CODEC):
+        raise SAMAudioError(f"{source} holds no codec: name where to have it with --codec-from")
+    if main.layout == MLX_AUDIO:  # which never has a vision encoder, whatever its config says
+        given = replace(given, vision_encoder=given.vision_encoder or Vision())
+    promised = {VISION, ALIGNMENT} if given.vision_encoder else set()
+    promised |= {WATERMARK} if codec.watermark else set()
+    found = {group for group in promised if has(weights, group)}
+    dtype = dtype or main.weights.dtype
+    configured = config(given, t5, dtype, quantisation, promised, found).checked(path)
     network = Network(configured)
     network.vision_encoder = VisionEncoder(configured.vision) if configured.vision else None
-    weights, text_weights = source.file("checkpoint.pt"), text.file("model.safetensors")
-    pieces = text.file("spiece.model")
+    left_out = LEFT_OUT if configured.vision else {**LEFT_OUT, **UNSEEN}
+    text_weights, pieces = SafetensorsWeights(text, "model.safetensors"), text.file("spiece.model")
     SentencePieceTokenizer(pieces, configured.text)  # if it fits
+
+    def origin() -> dict:
+        read = source.describe(*main.files, source.config)
+        told = {"layout": main.layout, "dtype": main.weights.dtype, "known": known(read["sha256"])}
+        return {
+            "checkpoint": {**read, **told},
+            "text_encoder": text.describe("model.safetensors", "spiece.model"),
+            **{option: filling.describe() for option, filling in fillings.items()},
+        }
+
+    stages = len(configured.codec.decoder_rates)
     return Checkpoint(
         config=configured,
         network=network,
         parts=(
-            Part("text_encoder", SafetensorsWeights(text_weights), text_source_name, TEXT_LEFT_OUT),
-            Part("", TorchWeights(weights), lambda name: source_name(name, stages), LEFT_OUT),
+            Part("text_encoder", text_weights, text_source_name, TEXT_LEFT_OUT),
+            Part("", weights, lambda name: source_name(name, stages), left_out),
         ),
         copies=(pieces,),
-        origin={
-            "checkpoint": source.describe(weights, path),
-            "text_encoder": text.describe(text_weights, pieces),
-        },
+        reads=(
+            (source, main.files),
+            (text, text_weights.files),
+            *((filling.second.source, filling.files) for filling in fillings.values()),
+        ),
+        origin=origin,
     )
+
+
+def told(source: Source, config: ModelConfig, origin: dict) -> list[str]:
+    """What people must know of a converted checkpoint."""
+    meta = origin["checkpoint"]["known"]
+    lines = [
+        f"the checkpoint is Meta's {meta.partition('/')[2]}, by its sha256"
+        if meta
+        else f"the checkpoint of {source} is unknown to us: no published sha256 is its own"
+    ]
+    for option in ("codec", "video", "watermark"):
+        if filling := origin.get(option):
+            groups = " and ".join(filling["groups"]) or "nothing, but compared,"
+            shown = ", ".join(filling["compared"]) or "nothing: there was nothing to compare"
+            lines.append(
+                f"{groups} from {filling['repo']}; that both are alike is shown by {shown}"
+            )
+    if config.dtype == "float32" != origin["checkpoint"]["dtype"]:
+        lines.append(f"float32 holds the {origin['checkpoint']['dtype']} of {source} as it is")
+    if config.missing:
+        lines.append(f"it lacks {config.lacks}; {config.remedy}")
+    return lines
 
 
 def find_text_encoder(source: Source, given: str | None, text: Text) -> Source:
     """T5: `given`, a folder inside the source, or the hub's. Other places are not looked at only
     because a checkpoint names them."""
-    patterns = ["config.json", "model.safetensors", "spiece.model"]
+    patterns = ["config.json", "spiece.model"]
     if given is not None:
         return Source.find(given, patterns, known=TEXT_ENCODERS)
     plain = not set("/\\\0") & set(text.name) and not text.name.startswith(".")
@@ -233,76 +149,6 @@ def find_text_encoder(source: Source, given: str | None, text: Text) -> Source:
             f"{source.folder} nor T5 of the hub: name a folder or repo with --text-encoder"
         )
     return Source.find(text.name, patterns, known=TEXT_ENCODERS)
-
-
-def read_t5(path: Path, width: int) -> T5:
-    t5 = parse(T5, read_json(path), path)
-    if t5.d_model != width:
-        raise SAMAudioError(f"the text encoder is {t5.d_model} wide, the checkpoint wants {width}")
-    return t5
-
-
-def config(
-    given: Model, t5: T5, max_tokens: int, dtype: str, quantisation: QuantisationConfig | None
-) -> ModelConfig:
-    """Our complete configuration from the reference's and T5's."""
-    codec, transformer = given.audio_codec or Codec(), given.transformer or Transformer()
-    hidden = int(2 * int(transformer.ffn_exp * transformer.dim) / 3)
-    hidden = int(transformer.ffn_dim_multiplier * hidden)
-    multiple = transformer.multiple_of
-    return ModelConfig(
-        codec=CodecConfig(
-            sample_rate=codec.sample_rate,
-            encoder_dim=codec.encoder_dim,
-            encoder_rates=codec.encoder_rates,
-            latent_dim=codec.latent_dim,
-            decoder_dim=codec.decoder_dim,
-            decoder_rates=codec.decoder_rates,
-            codebook_dim=codec.codebook_dim,
-            watermark=codec.watermark,
-            watermark_rates=WATERMARK_RATES if codec.watermark else (),
-        ),
-        text=TextConfig(
-            vocab_size=t5.vocab_size,
-            d_model=t5.d_model,
-            d_kv=t5.d_kv,
-            d_ff=t5.d_ff,
-            num_layers=t5.num_layers,
-            num_heads=t5.num_heads,
-            num_buckets=t5.relative_attention_num_buckets,
-            max_distance=t5.relative_attention_max_distance,
-            eps=t5.layer_norm_epsilon,
-            max_tokens=max_tokens,
-        ),
-        transformer=TransformerConfig(
-            dim=transformer.dim,
-            n_heads=transformer.n_heads,
-            n_layers=transformer.n_layers,
-            ffn_dim=multiple * -(-hidden // multiple),
-            context_dim=transformer.context_dim,
-            frequency_dim=transformer.frequency_embedding_dim,
-            norm_eps=transformer.norm_eps,
-            max_positions=transformer.max_positions,
-            out_channels=transformer.out_channels,
-        ),
-        vision=vision_config(given.vision_encoder) if given.vision_encoder else None,
-        vocabulary=None,
-        num_anchors=given.num_anchors,
-        anchor_dim=given.anchor_embedding_dim,
-        dtype=dtype,
-        quantisation=quantisation,
-    )
-
-
-def vision_config(vision: Vision) -> VisionConfig:
-    tower = vision.tower or TOWERS[vision.name]
-    return VisionConfig(
-        dim=vision.dim,
-        image_size=vision.image_size,
-        pool_heads=8,
-        mlp_dim=4 * tower.width,
-        **asdict(tower),
-    )
 
 
 def source_name(name: str, blocks: int) -> str:

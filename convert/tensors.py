@@ -9,7 +9,6 @@ from tqdm import tqdm
 
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.models import quantise
-from mlx_sam_audio.models.quantise import QuantisationConfig
 
 from .rules import Checkpoint, Rule, join, plan
 
@@ -22,9 +21,10 @@ class Tensors:
     size: bytes of all; sees: whether a vision encoder is among them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: str, quantisation: QuantisationConfig | None):
-        network = checkpoint.network  # lazy: only its shapes are used
-        self._dtype, self._quantisation, self._packed = getattr(mx, dtype), quantisation, set()
+    def __init__(self, checkpoint: Checkpoint):
+        network, config = checkpoint.network, checkpoint.config  # lazy: only shapes are used
+        self._dtype, self._packed = getattr(mx, config.dtype), set()
+        self._quantisation = quantisation = getattr(config, "quantisation", None)
         self._shapes = {name: value.shape for name, value in tree_flatten(network.parameters())}
         self.sees = any(name.startswith(VISION) for name in self._shapes)
         if quantisation:

@@ -24,7 +24,7 @@ TYPES = {  # a storage's -> NumPy's
     "Float": "<f4", "Half": "<f2", "Double": "<f8", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4",
     "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?",
 }  # fmt: skip
-FLOATS = ("Float", "Half", "Double", "BFloat16")
+FLOATS = {"Float": "float32", "Half": "float16", "Double": "float32", "BFloat16": "bfloat16"}
 # what may be named beside that: in what a training saves with its weights, or by other tensors
 OTHERS = re.compile(
     r"torch (\w+Storage|Tensor|Size|device|[a-z]+\d\w*|bool|per_\w+)|torch\._utils _rebuild_\w+"
@@ -107,6 +107,15 @@ class TorchWeights:
                 raise SAMAudioError(f"{path} holds no flat state dict: {name} is no plain tensor")
         self._tensors = tensors
         self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
+
+    @property
+    def dtype(self) -> str:
+        """The type that holds all tensors exactly."""
+        kinds = {tensor.storage.kind for tensor in self._tensors.values()} & set(FLOATS)
+        return FLOATS[kinds.pop()] if len(kinds) == 1 else "float32"
+
+    def peek(self, name: str) -> np.ndarray:
+        return self.read(name)
 
     def read(self, name: str) -> np.ndarray:
         """A tensor in float32."""

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.parity import TINY, Golden, relative_error, visual_goldens
 from convert.command import convert
 from convert.folder import write_json
-from convert.sam_audio import TOWERS
+from convert.sam_audio_config import TOWERS
 from convert.torch_file import TorchWeights
 from mlx_sam_audio import SAMAudio, SAMAudioError
 from mlx_sam_audio.loading.strict_json import read_json

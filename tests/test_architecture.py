@@ -22,7 +22,7 @@ LAYERS = (  # from the ground up: rooms and the modules beside them; those in on
     ["model"],
     ["demo"],
     ["command"],
-    ["judge", "separate"],
+    ["doctor", "judge", "separate"],
     ["__main__"],
 )
 FILES = {"av", "huggingface_hub", "io", "json", "os", "pathlib", "safetensors", "sentencepiece"}
@@ -93,9 +93,11 @@ def test_networks_open_no_files():
 
 
 def test_the_package_stands_alone():
-    assert not {module: found for module in MODULES if (found := imports(module) & BESIDE)}
+    """But for the converter, which takes in what the hub has in other layouts."""
+    beside = {module: found for module in MODULES if (found := imports(module) & BESIDE)}
+    assert beside == {"loading.store": {"convert"}}
 
 
 def test_the_top_of_the_package_is_small():
     top = {module for module in MODULES if "." not in module}
-    assert len(top - {"__init__", "__main__"}) <= 11
+    assert len(top - {"__init__", "__main__"}) <= 12

@@ -32,7 +32,7 @@ from mlx_sam_audio.models.quantise import QuantisationConfig
 def test_the_folder_is_complete(tiny_folder):
     names = {path.name for path in tiny_folder.iterdir()}
     weights = {"model.safetensors", "vision.safetensors"}
-    described = {"config.json", "source.json", "spiece.model", *weights}
+    described = {"config.json", "source.json", "spiece.model", "LICENSE", *weights}
     assert names == {"manifest.json", *described} and set(manifest.read(tiny_folder)) == described
     origin = json.loads((tiny_folder / "source.json").read_text())
     assert origin["checkpoint"]["repo"] == "tiny"
@@ -292,7 +292,7 @@ def test_only_a_model_is_replaced(source, tiny_folder):
     (target / "source.json").unlink()
     with pytest.raises(SAMAudioError, match="not replaced: it holds config.json"):
         convert(str(source), target, force=True)
-    assert (target / "thesis.txt").exists() and len(list(target.iterdir())) == 5
+    assert (target / "thesis.txt").exists() and len(list(target.iterdir())) == 6
     shutil.copy(tiny_folder / "source.json", target)
     convert(str(source), target, force=True)  # made before there was a manifest
 

@@ -70,6 +70,7 @@ def desk(tmp_path_factory):
                 weights["audio_model.data_proj.weight"] = np.zeros((64, 8), np.float32)
                 save_file(weights, source / "model.safetensors")
         convert(str(source), folder / "store" / name)
+    (folder / "store/mlx-community--sam-audio-small-fp16").symlink_to("small")
     noise = np.random.default_rng(0).normal(0, 0.1, 12 * RATE).astype(np.float32)
     (folder / "recordings/b").mkdir(parents=True)
     (folder / "jobs.csv").write_text("file,prompt,spans\nsong.mp3,vocals,\nmix.wav,a bird,\n")
@@ -155,7 +156,7 @@ def test_other_commands_parse(words, pytestconfig):
         parser_of(program, arguments)
 
 
-@pytest.mark.parametrize("program", [*SEPARATES, "convert"])
+@pytest.mark.parametrize("program", [*SEPARATES, "mlx_sam_audio.doctor", "convert"])
 def test_every_option_is_named(program):
     needed = {"mlx_sam_audio.judge": "-i i -t t -d d", "convert": "--hf-path small"}
     text = parser_of(program, needed.get(program, "").split()).format_help()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 APP = """
+import importlib
 import sys
 import numpy as np
 from mlx_sam_audio import SAMAudio
@@ -14,6 +15,7 @@ from mlx_sam_audio.media import audio
 model = SAMAudio.from_pretrained("demo")
 wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
 model.separate(wave, "a bird", steps=2).save("target.wav", "residual.wav")
+assert importlib.import_module("convert.known").LICENSE.is_file()  # for models of the hub
 assert sys.frozen and len(audio.read("target.wav", 16_000)) == 16_000
 """
 

@@ -242,9 +242,9 @@ def test_an_unknown_setting(edit, refused):
 
 
 def test_it_is_not_quantised(refused, tmp_path, capsys):
-    refused("is converted without -q", quantisation=QuantisationConfig(8, 32))
+    refused("is ImageBind: leave out -q", quantisation=QuantisationConfig(8, 32))
     assert main(["--hf-path", str(ORIGINAL), "--mlx-path", str(tmp_path / "out"), "-q"]) == 2
-    assert "is converted without -q" in capsys.readouterr().err
+    assert "is ImageBind: leave out -q" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

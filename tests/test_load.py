@@ -169,6 +169,19 @@ def test_a_store_that_is_a_file(folder, store, large):
         SAMAudio.from_pretrained(folder, verify=verify)
 
 
+def test_a_config_of_the_format_before(folder):
+    """In which nothing could be missing."""
+    values = json.loads((folder / "config.json").read_text())
+    assert (values.pop("missing"), values.pop("video_constant"), values["format"]) == ([], False, 4)
+    (folder / "config.json").write_text(json.dumps({**values, "format": 3}))
+    manifest.write(folder)
+    assert load.read(ModelConfig, folder) == SAMAudio.from_pretrained(folder).config
+    assert load.read(ModelConfig, folder).format == 4
+    (folder / "config.json").write_text(json.dumps({**values, "format": 3, "missing": []}))
+    manifest.write(folder)
+    fails(folder, "lacks video_constant")
+
+
 def test_weights_of_another_model(folder):
     shutil.copy(folder / "vision.safetensors", folder / "model-2.safetensors")
     fails(folder, "model-2.safetensors is no part of the model")
@@ -241,6 +254,9 @@ def test_a_pipe_is_not_waited_for(folder, name):
         (lambda c: c["transformer"].update(out_channels=8), "out_channels are not two stems"),
         (lambda c: c["vision"].update(patch_size=7), "image_size is no multiple of patch_size"),
         (lambda c: c["text"].update(max_distance=8), "max_distance is too short"),
+        (lambda c: c.update(missing=["vision encoder"]), "missing names what is there"),
+        (lambda c: c.update(missing=["vision"]), "missing.0. is 'vision', expected 'video align"),
+        (lambda c: c.update(video_constant=True), "video_constant goes without vision"),
     ],
 )
 def test_a_wrong_config(folder, edit, message):

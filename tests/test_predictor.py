@@ -8,11 +8,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from hub import Hub, pointed_at
 from safetensors.numpy import load_file
 
 from benchmarks.parity import relative_error
 from convert import pe_a_frame
-from convert.__main__ import main
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError, Span, span_predictor
 from mlx_sam_audio.command import choice
@@ -332,35 +332,26 @@ def test_a_missing_tokenizer(source, refused):
     refused("holds no tokenizer.json")
 
 
-def test_a_name_of_the_hub_and_its_branch(source, monkeypatch, tmp_path, capsys):
+def test_a_name_of_the_hub_and_its_branch(original, monkeypatch, tmp_path):
     """The name stands for a repo's branch, of which only the files that are needed are loaded."""
-    asked = []
-
-    def download(repo, patterns, revision=None):
-        asked.append((repo, revision, patterns))
-        for name in patterns:
-            if (source / name).exists():
-                (tmp_path / "commit").mkdir(exist_ok=True)
-                shutil.copy(source / name, tmp_path / "commit" / name)
-        return tmp_path / "commit"
-
-    monkeypatch.setattr("convert.sources.download", download)
     repo = "facebook/pe-a-frame-large"
-    for name in ("pe-a-frame-large", repo):
-        asked.clear()
-        shutil.rmtree(tmp_path / "commit", ignore_errors=True)
-        assert main(["--hf-path", name, "--mlx-path", str(tmp_path / "out"), "--force"]) == 0
-        assert asked == [
-            (repo, "perception_models", ["config.json", "LICENSE*"]),
-            (repo, "commit", ["model.safetensors"]),
-            (repo, "commit", ["tokenizer.json"]),
-        ]
-    assert json.loads((tmp_path / "out" / "source.json").read_text())["checkpoint"]["repo"] == repo
+    files = {path.name: path.read_bytes() for path in original.iterdir() if path.is_file()}
+    with Hub() as hub:
+        hub.add(repo, {"config.json": b"{}"})
+        commit = hub.add(repo, {**files, "large.bin": b"0"}, branch="perception_models")
+        pointed_at(hub, monkeypatch, tmp_path / "cache")
+        for name in ("pe-a-frame-large", repo):
+            convert(name, tmp_path / "out", force=True)
+        assert hub.downloaded() == ["config.json", "model.safetensors", "tokenizer.json"]
+    told = read_json(tmp_path / "out" / "source.json")["checkpoint"]
+    assert (told["repo"], told["revision"]) == (repo, commit)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(tmp_path, golden, meta, dtype):
-    predictor = SpanPredictor.from_pretrained(convert(str(ORIGINAL), tmp_path / "half", dtype))
+    predictor = SpanPredictor.from_pretrained(
+        convert(str(ORIGINAL), tmp_path / "half", dtype=dtype)
+    )
     predictor.network.set_dtype(getattr(mx, dtype))  # the CPU would compute in float32
     rows = predictor.probabilities(golden["latents"], meta["prompts"])
     whole = golden["probabilities"][:1]  # the others are padded

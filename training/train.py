@@ -66,7 +66,9 @@ def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
     transformer = TransformerConfig(
         **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
     )
-    config = ModelConfig(codec.CONFIG, text, transformer, None, None, 3, 32, "float32", None)
+    config = ModelConfig(
+        codec.CONFIG, text, transformer, None, False, None, 3, 32, "float32", None, ()
+    )
     mx.random.seed(0)
     network = Network(config)
     clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]

@@ -3,5 +3,5 @@
 from PyInstaller.utils.hooks import collect_all, collect_data_files, collect_submodules
 
 datas, binaries, hiddenimports = collect_all("mlx")
-datas += collect_data_files("mlx_sam_audio")
-hiddenimports += collect_submodules("mlx_sam_audio")
+datas += collect_data_files("mlx_sam_audio") + collect_data_files("convert")
+hiddenimports += collect_submodules("mlx_sam_audio") + collect_submodules("convert")

@@ -2,6 +2,7 @@
 
 import fnmatch
 import math
+from pathlib import Path
 
 import mlx.core as mx
 
@@ -27,9 +28,7 @@ def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
             values = read_json(folder / "config.json")
             if values.get("model_type") == ModelConfig.model_type:
                 config = ModelConfig.from_dict(values, folder / "config.json")
-                entries = manifest.read(folder)
-                weights = fnmatch.filter(entries, "model*.safetensors")
-                found[folder.name] = sum(entries[name].bytes for name in weights), config
+                found[folder.name] = weight_bytes(folder), config
         except SAMAudioError as error:
             note(f"the model {folder.name} is left out: {error}")
     if not found:
@@ -39,12 +38,26 @@ def largest_that_fits(limit: int | None, window: float) -> tuple[str, str]:
         )
     offered = memory.text(memory.offered(limit))
     for name, (size, config) in sorted(found.items(), key=lambda item: -item[1][0]):
-        weights = size * memory.itemsize(config) // getattr(mx, config.dtype).size
-        frames = math.ceil(window * config.codec.sample_rate / config.codec.hop_length)
-        try:
-            memory.pieces(config, weights, memory.Work(frames, frames), limit)
-        except SAMAudioError:
-            continue
-        size = memory.text(size)
-        return name, f"model {name}: {size}, the largest in {store()} that fits {offered} of memory"
+        if fits(config, size, window, limit):
+            size = memory.text(size)
+            why = f"{size}, the largest in {store()} that fits {offered} of memory"
+            return name, f"model {name}: {why}"
     raise SAMAudioError(f"none of the models in {store()} fits {offered} of memory")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Of a model's weights on disk, but for those that only a video needs."""
+    entries = manifest.read(folder)
+    return sum(entries[name].bytes for name in fnmatch.filter(entries, "model*.safetensors"))
+
+
+def fits(config: ModelConfig, size: int, window: float, limit: int | None = None) -> bool:
+    """Is there memory for weights that take so many bytes on disk, and for a window of so many
+    seconds?"""
+    weights = size * memory.itemsize(config) // getattr(mx, config.dtype).size
+    frames = math.ceil(window * config.codec.sample_rate / config.codec.hop_length)
+    try:
+        memory.pieces(config, weights, memory.Work(frames, frames), limit)
+    except SAMAudioError:
+        return False
+    return True

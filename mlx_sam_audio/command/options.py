@@ -177,6 +177,9 @@ def told(add: Callable) -> None:
     add("--spectrogram", type=home, metavar="PNG", help="draw mixture, target and residual")
     add("--metrics-json", type=home, metavar="PATH", help="write the report as JSON")
     add("--no-metrics", **FLAG, help="print no report (or SAM_AUDIO_METRICS=0)")
+    add("--doctor", **FLAG, help="tell what is installed, which models are there, and whether a "
+        "separation comes out right")  # fmt: skip
+    add("--json", **FLAG, help="with --doctor, as JSON")
     add("-v", "--verbose", **FLAG, help="say what is being done")
     add("-q", "--quiet", **FLAG, help="say nothing but notes and errors")
     add("--version", action="version", version=f"mlx-sam-audio {__version__}")

@@ -58,6 +58,7 @@ def table(job: Job, values: dict) -> list[str]:
         f"{memory.text(first['active_memory_bytes'])} still in use",
         f"solver    {first['method']}, {counted(first, 'step')}, "
         f"{counted(first, 'evaluation')}, {counted(first, 'window')}, seed {first['seed']}",
+        *([f"lacks     {', '.join(first['missing'])}"] if first["missing"] else []),
     ]
 
 

@@ -28,6 +28,14 @@ def main(arguments: list[str]) -> int | None:
         from ..demo import example
 
         return example.run(Path.cwd())
+    if options.doctor:
+        if set(arguments) - {"--doctor", "--json"}:
+            raise SAMAudioError("--doctor looks at this machine: it takes no option but --json")
+        from . import doctor
+
+        return doctor.report(options.json)
+    if options.json:
+        raise SAMAudioError("--json belongs to --doctor: a run's report is --metrics-json PATH")
     options.piped = options.output == "-"
     with contextlib.ExitStack() as stack:
         spool = None

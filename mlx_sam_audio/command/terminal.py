@@ -68,6 +68,12 @@ def say(line: str, stream: TextIO | None = None) -> None:
         print(plain(line), file=stream)
 
 
+def agreed(question: str) -> bool:
+    """Does the user say yes? Nobody there is a no."""
+    print(f"{plain(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 class Stops:
     """While it is entered, every signal that asks to stop raises KeyboardInterrupt; more of them
     while the first is answered do nothing. ends: whether the process ends after that."""

@@ -377,6 +377,7 @@ class Run:
             windows=len(self.windows.starts),
             evaluations=len(self.plan),
             watermark=marks and self.settings.watermark,
+            missing=networks.config.missing,
             estimated_memory=self.memory.bytes,
             seconds=dict(self.watch.seconds),
             presence=tuple(presence),

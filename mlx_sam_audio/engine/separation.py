@@ -49,6 +49,7 @@ class Facts:
     windows: int
     evaluations: int  # of each window
     watermark: bool
+    missing: tuple[str, ...]  # groups of the original's tensors that the model lacks
     estimated_memory: int  # bytes
     seconds: dict[str, float] = field(default_factory=dict)  # of each stage, of the whole batch
     presence: tuple[Presence, ...] = ()  # is the sound there? window by window
@@ -80,6 +81,7 @@ class Facts:
             "presence": [asdict(row) for row in self.presence],
             "absent": absences(self.presence),
             "watermark": self.watermark,
+            "missing": self.missing,
             "versions": {"mlx_sam_audio": __version__, "mlx": mx.__version__},
             "sample_rate": self.sample_rate,
             "audio_seconds": length,

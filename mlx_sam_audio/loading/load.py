@@ -5,7 +5,7 @@ from typing import Any, ClassVar, TypeVar
 
 import mlx.nn as nn
 
-from ..errors import SAMAudioError
+from ..errors import SAMAudioError, note
 from ..models.config import Stored
 from ..models.quantise import quantise
 from ..models.sam_audio import ModelConfig, Network
@@ -23,6 +23,8 @@ USUAL = Path()  # stands for a kind's own name in the local store
 def load(folder: Path, verify: bool = False) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
     """The separation model in a folder. verify: read large files whole, too, to check them."""
     config = read(ModelConfig, folder, verify)
+    if config.missing:
+        note(f"the model {folder.name} lacks {config.lacks}; {config.remedy}")
     network = Network(config)
     if config.quantisation:
         quantise(network, config.quantisation)
@@ -37,7 +39,10 @@ def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of the model in a folder, from files that nothing else needs."""
     config = read(ModelConfig, folder)
     if config.vision is None:
-        raise SAMAudioError(f"the model in {folder} has no vision: it takes text and spans only")
+        why = (
+            f"lacks {config.lacks}; {config.remedy}" if config.missing else "has no vision encoder"
+        )
+        raise SAMAudioError(f"the model {folder.name} takes text and spans only: it {why}")
     return fill(VisionEncoder(config.vision), folder, config.dtype, "vision")
 
 
@@ -62,7 +67,7 @@ class Auxiliary:
         verify: bool = False,
     ) -> T:
         """Load a converted model, as `SAMAudio.from_pretrained` does."""
-        folder = resolve(cls.NAME if name is USUAL else name, revision)
+        folder = resolve(cls.NAME if name is USUAL else name, revision, cls.CONFIG.model_type)
         config = read(cls.CONFIG, folder, verify)
         network, text = cls.NETWORK(config), getattr(config, "text", None)
         tokenizer = text and JSONTokenizer(folder / "tokenizer.json", text)

@@ -51,6 +51,12 @@ def read(folder: Path) -> dict[str, Entry]:
     return parse(Manifest, read_json(path), path).files
 
 
+def others(folder: Path) -> list[str]:
+    """What lies in a model's folder that is no part of the model."""
+    ours = {NAME, ".DS_Store", *read(folder)}
+    return sorted(path.name for path in folder.iterdir() if path.name not in ours or path.is_dir())
+
+
 def write(folder: Path) -> None:
     """Describe the files that a model folder holds."""
     paths = sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.name != NAME)

@@ -3,15 +3,21 @@
 import contextlib
 import difflib
 import os
+import sys
 from pathlib import Path
 
-from ..errors import SAMAudioError, shown
+from ..errors import SAMAudioError, plain, shown
 from ..files import reason
+from ..models.config import KINDS, is_ours
 from .hub import download, is_repo
+from .strict_json import read_json
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
 AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
 KNOWN = (*SIZES, *AUXILIARY, "imagebind", "demo")
+ORIGINALS = {f"facebook/sam-audio-{size}": size for size in (*SIZES, "judge")}
+ORIGINALS |= {f"facebook/{name}": name for name in AUXILIARY if name.startswith("pe-")}
+ORIGINALS |= {"lukewys/laion_clap": "clap"}
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 
 
@@ -38,15 +44,19 @@ def stamps() -> Path:
         return Path(os.devnull)
 
 
-def resolve(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`."""
+def resolve(name: str | Path, revision: str | None = None, kind: str = "sam_audio") -> Path:
+    """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`, which
+    is downloaded if it is a converted model, and converted into the store, once, if it is another
+    checkpoint of this `kind`."""
     if folder := local(name):
+        check_revision(folder, str(name), revision)
         return folder
     name = str(name)
     if name in SIZES + AUXILIARY:
         raise SAMAudioError(
             f"the model {name!r} is not converted yet: run `python -m convert --hf-path {name}` "
-            "once (where the original weights are gated, the README says how to get access)"
+            "once (where the original weights are gated, the README says how to get access, and "
+            "what there is without)"
         )
     if name == "imagebind":
         raise SAMAudioError(
@@ -59,7 +69,39 @@ def resolve(name: str | Path, revision: str | None = None) -> Path:
             f"there is no model folder {name}, and no model of that name in {store()}"
             + nearest(name, [*KNOWN, *(folder.name for folder in models())])
         )
-    return download(name, ["*.json", "*.safetensors", "spiece.model", "LICENSE*"], revision)
+    folder = download(name, ["config.json"], revision)
+    values = read_json(folder / "config.json")
+    if not is_ours(values):
+        return imported(name, revision, kind)
+    if (found := values["model_type"]) != kind:
+        raise SAMAudioError(f"{name} holds {KINDS[found]}, where {KINDS[kind]} is needed")
+    return download(name, ["*.json", "*.safetensors", "*.model", "LICENSE*"], folder.name)
+
+
+def imported(repo: str, revision: str | None, kind: str) -> Path:
+    """A hub repo's checkpoint, converted into the store."""
+    from tqdm import tqdm
+
+    from convert.command import convert  # the one door to what lies beside the package
+
+    def tell(line: str) -> None:
+        tqdm.write(plain(line), file=sys.stderr)
+
+    return convert(repo, revision=revision, wanted=kind, tell=tell)
+
+
+def check_revision(folder: Path, name: str, revision: str | None) -> None:
+    """Does a folder of the store hold this revision of a repo? Raises SAMAudioError."""
+    if revision is None:
+        return
+    path = folder / "source.json"
+    told = read_json(path).get("checkpoint") if path.is_file() else None
+    told = told if isinstance(told, dict) else {}
+    if revision not in (told.get("revision"), told.get("asked")):
+        raise SAMAudioError(
+            f"{folder} is not known to hold revision {revision} of {name}: convert that one into "
+            "another folder, with --revision and --mlx-path, and name the folder"
+        )
 
 
 def local(name: str | Path) -> Path | None:
@@ -69,8 +111,14 @@ def local(name: str | Path) -> Path | None:
         return path
     if str(name) == "demo":
         return DEMO
-    named = not str(name).startswith((".", "/", "~"))
-    return store() / name if named and present(expanded(store() / name)) else None
+    inner = shelved(str(name)) if is_repo(str(name)) else str(name)
+    named = not inner.startswith((".", "/", "~"))
+    return store() / inner if named and present(expanded(store() / inner)) else None
+
+
+def shelved(repo: str) -> str:
+    """The name in the store of a hub repo that was converted."""
+    return ORIGINALS.get(repo) or repo.replace("/", "--")
 
 
 def expanded(name: str | Path) -> Path:

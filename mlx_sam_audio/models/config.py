@@ -42,6 +42,12 @@ class Stored:
 
     model_type: typing.ClassVar[str]
     format: typing.ClassVar[int]
+    older: typing.ClassVar[tuple[int, ...]] = ()  # formats that are read, too
+
+    @staticmethod
+    def upgraded(values: dict, version: object) -> dict:
+        """The values of an older format as those of this one."""
+        return values
 
     def to_dict(self) -> dict:
         kind = {"model_type": self.model_type, "format": self.format}
@@ -56,7 +62,7 @@ class Stored:
         """Raises SAMAudioError that names an unknown, missing or mistyped key."""
         values = dict(values)
         kind, version = values.pop("model_type", None), values.pop("format", None)
-        if not isinstance(kind, str) or kind not in KINDS or version is None:
+        if not is_ours({"model_type": kind, "format": version}):
             raise SAMAudioError(
                 f"{where} is not a converted model: convert the checkpoint first with "
                 "`python -m convert --hf-path <folder or repo> --mlx-path <new folder>`"
@@ -65,12 +71,12 @@ class Stored:
             raise SAMAudioError(
                 f"{where} belongs to {KINDS[kind]}, where {KINDS[cls.model_type]} is needed"
             )
-        if version != cls.format:
+        if version not in (cls.format, *cls.older):
             raise SAMAudioError(
                 f"{where} has format {reprlib.repr(version)}, this version reads {cls.format}: "
                 "convert it again"
             )
-        return parse(cls, values, where)
+        return parse(cls, cls.upgraded(values, version), where)
 
 
 KINDS = {
@@ -80,3 +86,9 @@ KINDS = {
     "imagebind": "an ImageBind ranker",
     "clap": "a CLAP ranker",
 }
+
+
+def is_ours(values: dict) -> bool:
+    """Do the values of a config.json belong to a converted model?"""
+    kind = values.get("model_type")
+    return isinstance(kind, str) and kind in KINDS and values.get("format") is not None

@@ -7,7 +7,7 @@ models), L text tokens, C latent channels, D width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -29,24 +29,64 @@ class VocabularyConfig:
     words: Annotated[tuple[Word, ...], 0, 2**16]  # lower case; a prompt with another is refused
 
 
+ALIGNMENT, VISION, WATERMARK = "video alignment", "vision encoder", "watermark"
+Group = Literal["video alignment", "vision encoder", "watermark"]
+MISSING = {
+    ALIGNMENT: "the video alignment, which adds a constant to all that the transformer hears even "
+    "where there is no video",
+    VISION: "the vision encoder, without which it takes no video",
+    WATERMARK: "the watermark, with which the codec marks what it decodes",
+}
+
+
 @dataclass(frozen=True)
 class ModelConfig(Stored):
     codec: CodecConfig
     text: TextConfig
     transformer: TransformerConfig
     vision: VisionConfig | None
+    video_constant: bool  # without vision: what the alignment makes of an absent video is there
     vocabulary: VocabularyConfig | None  # None: any words
     num_anchors: Annotated[int, 3, 2**10]  # "+", "-" and padding at least
     anchor_dim: Width
     dtype: Dtype  # of all that is not quantised
     quantisation: QuantisationConfig | None
+    missing: Annotated[tuple[Group, ...], 0, 3]  # groups of tensors that the original has
 
     model_type = "sam_audio"
-    format = 3
+    format, older = 4, (3,)
 
     def wrong(self) -> Wrong:
         stems = 2 * self.codec.codebook_dim
-        return {"out_channels are not two stems": self.transformer.out_channels != stems}
+        given = {
+            VISION: self.vision is not None,
+            ALIGNMENT: self.vision is not None or self.video_constant,
+            WATERMARK: self.codec.watermark,
+        }
+        return {
+            "out_channels are not two stems": self.transformer.out_channels != stems,
+            "video_constant goes without vision": self.video_constant and self.vision is not None,
+            "missing names what is there": any(given[group] for group in self.missing),
+        }
+
+    @staticmethod
+    def upgraded(values: dict, version: object) -> dict:
+        """Before format 4 nothing could be missing."""
+        new = {"video_constant": False, "missing": []}
+        return {**new, **values} if version == 3 and not new.keys() & values.keys() else values
+
+    @property
+    def lacks(self) -> str:
+        """What is missing, in words, if anything."""
+        return ", and ".join(MISSING[group] for group in self.missing)
+
+    @property
+    def remedy(self) -> str:
+        """How what is missing can be had."""
+        options = {
+            "--watermark-from" if one == WATERMARK else "--video-from" for one in self.missing
+        }
+        return f"`python -m convert` fills it in with {' and '.join(sorted(options, reverse=True))}"
 
 
 class Condition(NamedTuple):
@@ -76,8 +116,23 @@ class AlignModalities(nn.Module):
         self.layer_norm = nn.LayerNorm(dim)
         self.gate = mx.zeros((1,))
 
-    def __call__(self, features: mx.array) -> mx.array:
+    def __call__(self, features: mx.array | None) -> mx.array:
+        if features is None:
+            features = mx.zeros((1, 1, self.conv.weight.shape[1]))
+        features = features.astype(self.conv.weight.dtype)
         return mx.tanh(self.gate) * self.layer_norm(self.conv(features))
+
+
+class AbsentVideo(nn.Module):
+    """What `AlignModalities` adds to every frame where there is no video, for a model that cannot
+    see any."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.constant = mx.zeros((dim,))
+
+    def __call__(self, features: None) -> mx.array:
+        return self.constant
 
 
 class EmbedAnchors(nn.Module):
@@ -103,7 +158,11 @@ class Network(nn.Module):
         self.proj = InputProjection(config.codec.codebook_dim, dim)
         self.memory_proj = nn.Linear(config.text.d_model, dim)
         self.embed_anchors = EmbedAnchors(config.num_anchors, config.anchor_dim, dim)
-        self.align_masked_video = AlignModalities(config.vision.dim, dim) if config.vision else None
+        self.align_masked_video = None
+        if config.vision:
+            self.align_masked_video = AlignModalities(config.vision.dim, dim)
+        elif config.video_constant:
+            self.align_masked_video = AbsentVideo(dim)
 
     def condition(
         self,
@@ -117,9 +176,7 @@ class Network(nn.Module):
         dtype = self.memory_proj.weight.dtype
         static = self.proj.mixture(latents.astype(dtype)) + self.embed_anchors(anchors)
         if self.align_masked_video is not None:
-            if video is None:
-                video = mx.zeros((1, 1, self.align_masked_video.conv.weight.shape[1]))
-            static = static + self.align_masked_video(video.astype(dtype))
+            static = static + self.align_masked_video(video)
         return Condition(static, self.memory_proj(text), text_mask, pad_mask)
 
     def moment(self, t: mx.array, text: mx.array) -> Moment:
