@@ -290,7 +290,7 @@ def test_only_a_model_is_replaced(source, tiny_folder):
         convert(str(source), target, force=True)
     (target / "manifest.json").unlink()
     (target / "source.json").unlink()
-    with pytest.raises(SAMAudioError, match="not replaced: it holds config.json"):
+    with pytest.raises(SAMAudioError, match="not replaced: it holds LICENSE"):
         convert(str(source), target, force=True)
     assert (target / "thesis.txt").exists() and len(list(target.iterdir())) == 6
     shutil.copy(tiny_folder / "source.json", target)

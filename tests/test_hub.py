@@ -167,13 +167,14 @@ def test_a_file_and_a_revision_of_a_repo(hub, store, published):
 def test_a_download_that_breaks_off(hub, store, published):
     """The rest is asked for; where nothing more comes, nothing is left, and it begins again."""
     there, size = f"/cdn/{SMALL}/.*model.safetensors$", len(published[SMALL]["model.safetensors"])
-    hub.faults = [Fault(there, cut=size // 2), Fault(there, 500, times=None)]
+    header = 2  # requests that are too short to be cut
+    hub.faults = [Fault(there, cut=size // 2, times=header + 1), Fault(there, 500, times=None)]
     fails(f"cannot download {SMALL}.*500")
     assert left(store) == []
-    hub.faults = [Fault(there, cut=size // 2)]
+    hub.faults = [Fault(there, cut=size // 2, times=header + 1)]
     hub.requests.clear()
     resolve(SMALL)
-    parts = [each for each in hub.requests if each.file == "model.safetensors" and each.sent > 1000]
+    parts = [each for each in hub.requests if re.search(there, each.path) and each.sent > 100_000]
     assert sum(each.sent for each in parts) < 1.1 * size
     assert re.fullmatch(r"bytes=\d{6,}-", parts[-1].range)
 

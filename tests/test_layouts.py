@@ -24,6 +24,7 @@ from convert.layouts import reference_name
 from convert.sam_audio import source_name
 from mlx_sam_audio import MaskedVideo, SAMAudio, SAMAudioError, SAMAudioWarning
 from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.models.quantise import QuantisationConfig
 from mlx_sam_audio.models.sam_audio import Network
 
 
@@ -156,6 +157,13 @@ def test_the_references_names(place, state, tiny_folder, tmp_path, dtype, shards
         if not key.startswith("text_encoder."):
             error = mx.linalg.norm(weights(wide)[key] - value) / mx.linalg.norm(value)
             assert error.item() < (2**-9 if name == "float16" else 2**-6), key
+
+
+def test_few_bits_from_any_layout(place, state, tmp_path):
+    few = dict(quantisation=QuantisationConfig(4, 32), codec_from=str(TINY))
+    theirs = convert(str(place(mlx_audio_layout(state))), tmp_path / "theirs", **few)
+    ours = convert(str(place(without(state, "vision", "align"), "plain")), tmp_path / "ours", **few)
+    assert same(theirs, ours) and quiet(theirs).config.quantisation.bits == 4
 
 
 def test_a_codec_from_elsewhere(place, state, tiny_folder, tmp_path):
