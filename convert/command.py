@@ -12,7 +12,7 @@ from mlx_sam_audio.command.terminal import Parser, say
 from mlx_sam_audio.engine import memory
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.store import expanded, shelved, stamps, store
+from mlx_sam_audio.loading.store import expanded, local, shelved, stamps, store
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import DTYPES, KINDS, is_ours
 from mlx_sam_audio.models.quantise import QuantisationConfig
@@ -179,7 +179,9 @@ def run(arguments: list[str]) -> None:
             names = {"quantisation": "-q"}
             named = ", ".join(names.get(name, f"--{name.replace('_', '-')}") for name in unused)
             raise SAMAudioError(f"--verify writes nothing: leave out {named}")
-        folder = verify.verify(expanded(folder), codec, say)
+        if not (place := local(folder)):
+            raise SAMAudioError(f"there is no model folder {folder}, nor one in {store()}")
+        folder = verify.verify(place, codec, say)
     else:
         folder = convert(**options, tell=say)
     if repo:

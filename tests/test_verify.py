@@ -7,11 +7,11 @@ import mlx.core as mx
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_load import change
 
 from benchmarks.parity import TINY
 from convert.__main__ import main
 from convert.command import convert
-from mlx_sam_audio.loading import manifest
 
 
 @pytest.fixture
@@ -35,13 +35,10 @@ def second(tmp_path):
     return make
 
 
-def change(folder, edit):
-    """Other weights, with a record that fits them."""
-    weights = mx.load(str(folder / "model.safetensors"))
-    edit(weights)
-    mx.save_safetensors(str(folder / "changed.safetensors"), weights)
-    (folder / "changed.safetensors").replace(folder / "model.safetensors")
-    manifest.write(folder)
+def test_a_name_of_the_store(folder, store, capsys):
+    shutil.copytree(folder, store / "small")
+    assert main(["--verify", "small"]) == 0
+    refused(capsys, "base", "there is no model folder base")
 
 
 def refused(capsys, folder, message, *options):
