@@ -79,7 +79,7 @@ def recognises(source: Source) -> bool:
 def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
     path = source.file(WEIGHTS)
     local = source.folder / "roberta-base"
-    roberta = Source.find(str(local) if local.is_dir() else TEXT, ["config.json", "tokenizer.json"])
+    roberta = Source.find(str(local) if local.is_dir() else TEXT, known=[TEXT])
     text, tokenizer = roberta.file("config.json"), roberta.file("tokenizer.json")
     weights = TorchWeights(path, "state_dict")
     config = ClapConfig(

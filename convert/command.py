@@ -1,5 +1,6 @@
 """What `python -m convert` does."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -9,10 +10,9 @@ from typing import Any
 
 from mlx_sam_audio import __version__
 from mlx_sam_audio.command.terminal import Parser, say
-from mlx_sam_audio.engine import memory
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.store import expanded, local, shelved, stamps, store
+from mlx_sam_audio.loading.store import HUB, expanded, local, shelved, stamps, store
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import DTYPES, KINDS, is_ours
 from mlx_sam_audio.models.quantise import QuantisationConfig
@@ -66,24 +66,24 @@ def convert(
     """Convert a checkpoint, by `Options`, and return the new folder. Raises SAMAudioError."""
     asked = Options(**options)
     repo, branch = REPOS.get(hf_path, (hf_path, dict(REPOS.values()).get(hf_path)))
-    source = Source.find(repo, [asked.config, "LICENSE*"], asked.revision or branch, known=REPOS)
+    source = Source.find(repo, asked.revision or branch, known=REPOS)
     source = replace(source, config=asked.config)
     target = expanded(mlx_path or store() / local_name(source))
     check_target(target, asked.force, [source.folder])
+    if source.remote and is_converted(source):
+        if replace(asked, revision=None, force=False) != Options():
+            raise SAMAudioError(f"{source} is converted already: leave out what changes it")
+        return adopt(source, target, asked.force, wanted)
     kind = recognise(source)
-    if wanted not in (None, kind.MODEL_TYPE):
-        raise SAMAudioError(f"{source} holds {KINDS[kind.MODEL_TYPE]}, not {KINDS[wanted]}")
+    check_wanted(source, kind.MODEL_TYPE, wanted)
     checkpoint = kind.checkpoint(source, asked.dtype, **asked.given(kind, source))
     tensors = Tensors(checkpoint)
-    licences = list(filter(Path.is_file, source.folder.glob("LICENSE*")))
+    licences = source.licences
     if not licences and kind is sam_audio:
         licences = [known.LICENSE]
     sources = {source.folder, *(path.parent for path in checkpoint.copies)}
     with whole(target, asked.force, sources) as folder:
-        left = sum(source.left(names) for source, names in checkpoint.reads)
-        check_space({folder: tensors.size, source.folder: left})
-        if left:
-            tell(f"{source}: {memory.text(left)} to download, once")
+        check_space(folder, tensors.size)
         write_weights(folder, "model", tensors.read())
         if tensors.sees:
             write_weights(folder, "vision", tensors.read(seeing=True))
@@ -99,6 +99,38 @@ def convert(
         for line in sam_audio.told(source, checkpoint.config, origin):
             tell(line)
     tell(f"wrote {target}")
+    return target
+
+
+def check_wanted(source: Source, found: str, wanted: str | None) -> None:
+    if wanted not in (None, found):
+        raise SAMAudioError(f"{source} holds {KINDS[found]}, where {KINDS[wanted]} is needed")
+
+
+def is_converted(source: Source) -> bool:
+    return source.config in source.sizes and is_ours(read_json(source.small(source.config)))
+
+
+def adopt(source: Source, target: Path, force: bool, wanted: str | None) -> Path:
+    """A converted model of the hub: the files that its manifest names, as it says they are."""
+    check_wanted(source, read_json(source.small("config.json"))["model_type"], wanted)
+    source.small(manifest.NAME)
+    entries = manifest.read(source.folder)
+    for name, entry in entries.items():
+        if source.sizes.get(name) != entry.bytes:
+            raise SAMAudioError(f"{source} does not hold {name} as its {manifest.NAME} says")
+    with whole(target, force, [source.folder]) as folder:
+        for name in (*entries, manifest.NAME):
+            path = source.file(name).resolve()
+            try:
+                os.link(path, folder / name)
+            except OSError:  # another disk
+                shutil.copyfile(path, folder / name)
+        for name, entry in entries.items():
+            manifest.compare(folder / name, entry, whole=True)
+        told = {"repo": source.repo, "revision": source.remote.commit, "asked": source.remote.asked}
+        write_json(folder / HUB, told)
+    manifest.remember(target, entries, stamps())
     return target
 
 
@@ -120,15 +152,16 @@ def recognise(source: Source) -> ModuleType:
         return imagebind
     if clap.recognises(source):
         return clap
-    path = source.file(source.config)
-    values = read_json(path)
+    values = read_json(source.small(source.config))
     if is_ours(values):
         raise SAMAudioError(f"{source} is converted already: use it as it is, with -m")
     for kind in CHECKPOINTS:
         if kind.MARKS & set(values):
             return kind
     known = ", ".join(kind.NAME for kind in CHECKPOINTS)
-    raise SAMAudioError(f"{path} describes no checkpoint that can be converted: {known}")
+    raise SAMAudioError(
+        f"{source}/{source.config} describes no checkpoint that can be converted: {known}"
+    )
 
 
 def parser() -> Parser:
@@ -136,8 +169,8 @@ def parser() -> Parser:
     place = parser.add_mutually_exclusive_group(required=True)
     add = place.add_argument
     add("--hf-path", metavar="PLACE",
-        help=f"a folder with the weights and config.json, a hub repo, one of its files as "
-        f"owner/name/FILE, or {', '.join(REPOS)}")  # fmt: skip
+        help=f"a folder with the weights and config.json, a hub repo, owner/name, or "
+        f"owner/name@revision/FILE, or {', '.join(REPOS)}")  # fmt: skip
     add("--verify", metavar="FOLDER", help="check a converted model, and write nothing")
     add = parser.add_argument
     add("--mlx-path", metavar="FOLDER",
@@ -169,9 +202,9 @@ def run(arguments: list[str]) -> None:
         raise SAMAudioError("--q-bits and --q-group-size do nothing without -q")
     options["quantisation"] = QuantisationConfig(bits or 4, group_size or 64) if wanted else None
     folder, repo = options.pop("verify"), options.pop("upload_repo")
-    if repo:
-        upload.check_name(repo)
-    if folder:
+    if repo is not None:
+        upload.check(repo)
+    if folder is not None:
         codec = options.pop("codec_from")
         usual = {**asdict(Options()), "hf_path": None, "mlx_path": None}
         unused = [name for name, value in options.items() if value != usual[name]]
@@ -184,5 +217,5 @@ def run(arguments: list[str]) -> None:
         folder = verify.verify(place, codec, say)
     else:
         folder = convert(**options, tell=say)
-    if repo:
+    if repo is not None:
         upload.upload(folder, repo, say)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -78,16 +78,13 @@ def whole(target: Path, force: bool, sources: Iterable[Path]) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def check_space(sizes: Mapping[Path, float]) -> None:
-    """Is there room for so many bytes in each of some folders? Raises SAMAudioError."""
-    for folder in sizes:
-        disk = os.stat(folder).st_dev
-        size = sum(size for other, size in sizes.items() if os.stat(other).st_dev == disk)
-        if (free := shutil.disk_usage(folder).free) < size:
-            raise SAMAudioError(
-                f"the disk of {folder.parent} has {free / 2**20:.0f} MiB free, the converted model "
-                f"and what is downloaded for it need {size / 2**20:.0f} MiB"
-            )
+def check_space(folder: Path, size: float) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise SAMAudioError(
+            f"the disk of {folder.parent} has {free / 2**20:.0f} MiB free, the converted model "
+            f"needs {size / 2**20:.0f} MiB"
+        )
 
 
 def write_weights(folder: Path, stem: str, tensors: Iterator[tuple[str, mx.array]]) -> None:

@@ -57,7 +57,7 @@ def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
         dtype=dtype or weights.dtype,
     ).checked(path)
     # the reference reads the tokenizer from the main branch, whatever the checkpoint's
-    branch = Source.find(source.repo, ["tokenizer.json"]) if source.repo else source
+    branch = Source.find(source.repo) if source.repo else source
     tokenizer = branch.file("tokenizer.json")
     JSONTokenizer(tokenizer, text)  # if it fits
     left_out = text_left_out(tower, text)

@@ -8,6 +8,8 @@ from its name, never from the shape of a tensor.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +64,7 @@ def opened(source: Source, stages: int, second: Opened | None = None) -> Opened:
     """
     files = source.weights()
     if files[0].endswith(".pt"):
-        weights: Weights = TorchWeights(source.file(files[0]))
+        weights: Weights = TorchFile(source, files[0])
     else:
         weights = SafetensorsWeights(source, *files)
         refuse_packed(source, weights)
@@ -81,6 +83,31 @@ def opened(source: Source, stages: int, second: Opened | None = None) -> Opened:
     if layout == MLX_AUDIO:
         weights = MLXAudioWeights(source, weights, stages, second and second.weights)
     return Opened(source, files, layout, weights)
+
+
+class TorchFile:
+    """A source's .pt. Of the hub's, what it says of its tensors is read first."""
+
+    def __init__(self, source: Source, file: str):
+        self._source, self._file = source, file
+        if source.remote is None or (source.folder / file).is_file():
+            told = self._weights
+        elif file in source.sizes:
+            told = TorchWeights(Path(f"{source}/{file}"), remote=source.remote.open(file))
+        else:
+            raise SAMAudioError(f"{source} holds no {file}")
+        self.shapes, self.dtype = told.shapes, told.dtype
+
+    @cached_property
+    def _weights(self) -> TorchWeights:
+        return TorchWeights(self._source.file(self._file))
+
+    def read(self, name: str) -> np.ndarray:
+        if self._weights.shapes != self.shapes:
+            raise SAMAudioError(f"{self._file} of {self._source} has changed while it was read")
+        return self._weights.read(name)
+
+    peek = read
 
 
 def refuse_packed(source: Source, weights: SafetensorsWeights) -> None:

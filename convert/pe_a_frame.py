@@ -144,7 +144,6 @@ def checkpoint(source: Source, dtype: str | None) -> Checkpoint:
             ),
         ),
         copies=(tokenizer,),
-        reads=((source, weights.files),),
         origin=lambda: {
             "checkpoint": source.describe(*weights.files, source.config, tokenizer.name)
         },

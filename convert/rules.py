@@ -6,7 +6,7 @@ and turns them into parameters. A module without a rule takes its parameters as 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from mlx_sam_audio.models import sam_audio as network
 from mlx_sam_audio.models.config import Stored
 
 from .layouts import Weights
-from .sources import Source
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,6 @@ class Checkpoint:
     parts: tuple[Part, ...]
     copies: tuple[Path, ...]  # files that the new folder gets as they are
     origin: Callable[[], dict]  # where everything came from, once it was read
-    reads: tuple[tuple[Source, Sequence[str]], ...] = ()  # files that are still to be downloaded
 
 
 def plan(

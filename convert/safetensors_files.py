@@ -12,13 +12,15 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_sam_audio.errors import SAMAudioError
-from mlx_sam_audio.loading import hub
 from mlx_sam_audio.loading.strict_json import unique
 from mlx_sam_audio.loading.weights import complain, header
 
 from .sources import Source
 
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8,
+        "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8,
+        "F8_E8M0": 8, "F4": 4}  # fmt: skip
 MOST_HEADER = 32 * 2**20  # bytes
 
 
@@ -80,7 +82,7 @@ class SafetensorsWeights:
         if self._here(place.file):
             tensors = mx.load(str(self.source.file(place.file)))
             return np.array(tensors[name].astype(mx.float32))
-        data = self._range(place.file, place.start, place.size)
+        data = self.source.remote.read(place.file, place.start, place.size)
         if place.kind == "BF16":  # the upper half of a float32
             values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
         else:
@@ -96,33 +98,36 @@ class SafetensorsWeights:
         return place
 
     def _here(self, file: str) -> bool:
-        return self.source.repo is None or (self.source.folder / file).is_file()
+        return self.source.remote is None or (self.source.folder / file).is_file()
 
     def _local(self, file: str) -> dict[str, Place]:
         found = header(self.source.file(file))
         return {name: Place(file, kind, shape, 0, 0) for name, (kind, shape) in found.items()}
 
     def _remote(self, file: str) -> dict[str, Place]:
-        if file not in self.source.sizes:
+        """What the header says, if all that it says fits the file's size."""
+        remote = self.source.remote
+        if file not in remote.files:
             raise SAMAudioError(f"{self.source} holds no {file}")
-        length = int.from_bytes(self._range(file, 0, 8), "little")
+        total = remote.files[file].size
+        length = int.from_bytes(remote.read(file, 0, min(8, total)), "little")
+        damaged = SAMAudioError(f"{file} of {self.source} is damaged or incomplete")
+        if not 2 <= length <= min(MOST_HEADER, total - 8):
+            raise damaged
         try:
-            if not 2 <= length <= MOST_HEADER:
-                raise ValueError(f"its header has {length} bytes")
-            values = json.loads(self._range(file, 8, length), object_pairs_hook=unique)
+            values = json.loads(remote.read(file, 8, length), object_pairs_hook=unique)
             values.pop("__metadata__", None)
-            places = {}
-            for name, told in values.items():
-                start, end = told["data_offsets"]
-                shape = tuple(told["shape"])
-                if told["dtype"] in FLOATS:
-                    width = 4 if told["dtype"] == "F32" else 2
-                    if not 0 <= start <= end or end - start != width * math.prod(shape):
-                        raise ValueError(f"{name} has {end - start} bytes")
-                places[name] = Place(file, told["dtype"], shape, 8 + length + start, end - start)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SAMAudioError(f"{self.source}/{file} is no .safetensors: {error}") from None
+            places, end = {}, 0
+            for name, told in sorted(values.items(), key=lambda item: item[1]["data_offsets"]):
+                start, stop = told["data_offsets"]
+                shape = tuple(map(int, told["shape"]))
+                size = BITS[told["dtype"]] * math.prod(shape) // 8
+                if start != end or stop - start != size or min(shape, default=0) < 0:
+                    raise damaged
+                places[name] = Place(file, told["dtype"], shape, 8 + length + start, size)
+                end = stop
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise damaged from None
+        if 8 + length + end != total:
+            raise damaged
         return places
-
-    def _range(self, file: str, start: int, size: int) -> bytes:
-        return hub.read_range(self.source.repo, file, self.source.revision, start, size)

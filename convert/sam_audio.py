@@ -55,17 +55,15 @@ def checkpoint(
 ) -> Checkpoint:
     """text_encoder: a folder or repo with T5, which the checkpoint does not hold. places: where
     else "codec", "video" or "watermark" are taken from."""
-    path = source.file(source.config)
-    given = parse(Model, read_json(path), path)
+    place = f"{source}/{source.config}"
+    given = parse(Model, read_json(source.small(source.config)), place)
     wanted = given.text_encoder or Text()
     text = find_text_encoder(source, text_encoder, wanted)
-    t5 = read_t5(text.file("config.json"), wanted.dim)
+    t5 = read_t5(text.small("config.json"), wanted.dim)
+    text_weights, pieces = SafetensorsWeights(text, "model.safetensors"), text.small("spiece.model")
     codec = given.audio_codec or Codec()
     stages = len(codec.encoder_rates)
-    others = {
-        option: opened(Source.find(place, ["config.json"]), stages)
-        for option, place in places.items()
-    }
+    others = {option: opened(Source.find(where), stages) for option, where in places.items()}
     main = opened(source, stages, others.get("codec"))
     weights, fillings = main.weights, {}
     for option, second in others.items():
@@ -78,11 +76,10 @@ def checkpoint(
     promised |= {WATERMARK} if codec.watermark else set()
     found = {group for group in promised if has(weights, group)}
     dtype = dtype or main.weights.dtype
-    configured = config(given, t5, dtype, quantisation, promised, found).checked(path)
+    configured = config(given, t5, dtype, quantisation, promised, found).checked(place)
     network = Network(configured)
     network.vision_encoder = VisionEncoder(configured.vision) if configured.vision else None
     left_out = LEFT_OUT if configured.vision else {**LEFT_OUT, **UNSEEN}
-    text_weights, pieces = SafetensorsWeights(text, "model.safetensors"), text.file("spiece.model")
     SentencePieceTokenizer(pieces, configured.text)  # if it fits
 
     def origin() -> dict:
@@ -103,32 +100,24 @@ def checkpoint(
             Part("", weights, lambda name: source_name(name, stages), left_out),
         ),
         copies=(pieces,),
-        reads=(
-            (source, main.files),
-            (text, text_weights.files),
-            *((filling.second.source, filling.files) for filling in fillings.values()),
-        ),
         origin=origin,
     )
 
 
 def told(source: Source, config: ModelConfig, origin: dict) -> list[str]:
     """What people must know of a converted checkpoint."""
-    meta = origin["checkpoint"]["known"]
-    lines = [
-        f"the checkpoint is Meta's {meta.partition('/')[2]}, by its sha256"
-        if meta
-        else f"the checkpoint of {source} is unknown to us: no published sha256 is its own"
-    ]
+    meta, dtype = origin["checkpoint"]["known"], origin["checkpoint"]["dtype"]
+    known_as = f"Meta's {meta.partition('/')[2]}" if meta else "unknown to us"
+    lines = [f"the checkpoint of {source} is {known_as}, by its sha256"]
     for option in ("codec", "video", "watermark"):
         if filling := origin.get(option):
-            groups = " and ".join(filling["groups"]) or "nothing, but compared,"
-            shown = ", ".join(filling["compared"]) or "nothing: there was nothing to compare"
-            lines.append(
-                f"{groups} from {filling['repo']}; that both are alike is shown by {shown}"
-            )
-    if config.dtype == "float32" != origin["checkpoint"]["dtype"]:
-        lines.append(f"float32 holds the {origin['checkpoint']['dtype']} of {source} as it is")
+            groups, compared = " and ".join(filling["groups"]), ", ".join(filling["compared"])
+            if groups:
+                lines.append(f"{groups}: taken from {filling['repo']}")
+            alike = f"the same as here: {compared}" if compared else "nothing could be compared"
+            lines.append(f"{option} of {filling['repo']}: {alike}")
+    if config.dtype == "float32" != dtype:
+        lines.append(f"float32 holds the {dtype} of {source} as it is")
     if config.missing:
         lines.append(f"it lacks {config.lacks}; {config.remedy}")
     return lines
@@ -137,18 +126,17 @@ def told(source: Source, config: ModelConfig, origin: dict) -> list[str]:
 def find_text_encoder(source: Source, given: str | None, text: Text) -> Source:
     """T5: `given`, a folder inside the source, or the hub's. Other places are not looked at only
     because a checkpoint names them."""
-    patterns = ["config.json", "spiece.model"]
     if given is not None:
-        return Source.find(given, patterns, known=TEXT_ENCODERS)
+        return Source.find(given, known=TEXT_ENCODERS)
     plain = not set("/\\\0") & set(text.name) and not text.name.startswith(".")
     if plain and (source.folder / text.name).is_dir():
-        return Source.find(str(source.folder / text.name), patterns)
+        return Source.find(str(source.folder / text.name))
     if text.name not in TEXT_ENCODERS:
         raise SAMAudioError(
             f"the checkpoint wants the text encoder {text.name!r}, which is neither a folder in "
             f"{source.folder} nor T5 of the hub: name a folder or repo with --text-encoder"
         )
-    return Source.find(text.name, patterns, known=TEXT_ENCODERS)
+    return Source.find(text.name, known=TEXT_ENCODERS)
 
 
 def source_name(name: str, blocks: int) -> str:

@@ -10,67 +10,81 @@ from pathlib import Path
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.files import sha256
 from mlx_sam_audio.loading import hub
-from mlx_sam_audio.loading.hub import download
+from mlx_sam_audio.loading.hub import Repo
 from mlx_sam_audio.loading.store import expanded, nearest
 
 CHECKPOINT = "checkpoint.pt"
-# a repo, perhaps at a revision, and perhaps one of its files
-PLACE = re.compile(r"([^/@~.][^/@]*/[^/@]+)(?:@([^/]+))?(?:/([^@]+\.(?:safetensors|pt)))?")
-SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
+SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+SMALL = 4 * 2**20  # bytes that a configuration or licence has at most
 
 
 @dataclass(frozen=True)
 class Source:
+    """A local folder or a hub repo."""
+
     folder: Path
-    repo: str | None  # None for a local folder
-    revision: str | None  # the commit, for a repo
-    asked: str | None = None  # the revision that somebody named
+    remote: Repo | None = None
     named: str | None = None  # the file of it that is wanted
     config: str = "config.json"
 
     @classmethod
-    def find(
-        cls,
-        name: str,
-        patterns: list[str],
-        revision: str | None = None,
-        known: Collection[str] = (),  # repos of one word, and names that might be meant
-    ) -> "Source":
-        """A folder, a file, a hub repo `owner/name`, or `owner/name@revision/FILE`."""
+    def find(cls, name: str, revision: str | None = None, known: Collection[str] = ()) -> "Source":
+        """A folder, a file, a hub repo `owner/name`, or `owner/name@revision/FILE`.
+
+        known: repos of one word, and names that might be meant.
+        """
         path = expanded(name)
         if path.exists():
             if revision is not None:
                 raise SAMAudioError(f"{path} is a local folder: --revision is for hub repos")
-            if path.is_dir():
-                return cls(path, None, None)
-            return cls(path.parent, None, None, named=path.name)
-        place = PLACE.fullmatch(name)
+            return cls(path) if path.is_dir() else cls(path.parent, named=path.name)
+        place = hub.place(name)
         if name not in known and not place:
             raise SAMAudioError(f"there is no folder and no repo {name}{nearest(name, known)}")
-        repo, at, file = place.groups() if place else (name, None, None)
+        repo, at, file = place or (name, None, None)
         if at and revision:
             raise SAMAudioError(f"{name} names a revision already: leave out --revision")
-        asked = at or revision
-        folder = download(repo, patterns, asked)
-        return cls(folder, repo, folder.name, asked, file)
+        remote = Repo(repo, at or revision)
+        return cls(remote.folder, remote, file)
 
     def __str__(self) -> str:
         return self.repo or str(self.folder)
 
+    @property
+    def repo(self) -> str | None:
+        return self.remote and self.remote.name
+
     def file(self, name: str) -> Path:
         """A file of the folder; one of a repo is downloaded when it is asked for."""
+        if self.remote:
+            return self.remote.get(name)
         path = self.folder / name
-        if self.repo and not path.is_file():
-            download(self.repo, [name], self.revision)
         if not path.is_file():
             raise SAMAudioError(f"{self} holds no {name}")
         return path
 
+    def small(self, name: str) -> Path:
+        """The same of one that cannot be large."""
+        if (size := self.sizes.get(name, 0)) > SMALL:
+            raise SAMAudioError(f"{self}/{name} has {size} bytes: more than any such file")
+        return self.file(name)
+
+    @property
+    def licences(self) -> list[Path]:
+        """Its files of that name, but for links to elsewhere."""
+        names = [name for name in sorted(self.sizes) if re.fullmatch(r"LICENSE[^/]*", name)]
+        inside = self.folder.resolve()
+        return [
+            self.small(name)
+            for name in names
+            if self.remote or (self.folder / name).resolve().parent == inside
+        ]
+
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Bytes of the files that there are, by name."""
-        if self.repo:
-            return hub.sizes(self.repo, self.revision, self.folder)
+        if self.remote:
+            return {name: file.size for name, file in self.remote.files.items()}
         return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
 
     def weights(self) -> list[str]:
@@ -78,15 +92,28 @@ class Source:
         the only .safetensors, in shards or not."""
         sets: dict[str, list[str]] = {}
         for name in sorted(self.sizes):
-            if not name.startswith(".") and name.endswith(".safetensors"):
+            if name.endswith(".safetensors") and not name.startswith(".") and "/" not in name:
                 shard = SHARD.fullmatch(name)
                 sets.setdefault(f"{shard[1]}.safetensors" if shard else name, []).append(name)
         if self.named:
-            return next((names for names in sets.values() if self.named in names), [self.named])
-        if CHECKPOINT in self.sizes:
-            return [CHECKPOINT]
+            found = next((names for names in sets.values() if self.named in names), [self.named])
+        elif CHECKPOINT in self.sizes:
+            found = [CHECKPOINT]
+        else:
+            found = self._only(sets)
+        shards = [shard for name in found if (shard := SHARD.fullmatch(name))]
+        there = {shard[0] for shard in shards}
+        for shard in shards:
+            for number in range(1, int(shard[3]) + 1):
+                name = f"{shard[1]}-{number:05d}-of-{shard[3]}.safetensors"
+                if name not in there:
+                    raise SAMAudioError(f"{self} lacks {name}")
+        return found
+
+    def _only(self, sets: dict[str, list[str]]) -> list[str]:
         if not sets:
-            raise SAMAudioError(f"{self} holds neither {CHECKPOINT} nor .safetensors")
+            ends = self.remote.unreached if self.remote else ""
+            raise SAMAudioError(f"{self} holds neither {CHECKPOINT} nor .safetensors{ends}")
         first, *others = sets
         if others:
             raise SAMAudioError(
@@ -95,14 +122,17 @@ class Source:
             )
         return sets[first]
 
-    def left(self, names: Collection[str]) -> int:
-        """Bytes of files that are still to be downloaded."""
-        return sum(self.sizes.get(name, 0) for name in names if not (self.folder / name).is_file())
-
     def describe(self, *names: str) -> dict:
-        return {
-            "repo": self.repo or self.folder.resolve().name,
-            "revision": self.revision,
-            **({"asked": self.asked} if self.asked else {}),
-            "sha256": {name: sha256(self.file(name)) for name in names},
-        }
+        """Where files came from. Raises SAMAudioError if they are not those that the hub lists."""
+        sums = {name: sha256(self.file(name)) for name in names}
+        for name, found in sums.items():
+            listed = self.remote and self.remote.files[name].sha256
+            if listed and listed != found:
+                raise SAMAudioError(
+                    f"{name} of {self} is not what the hub lists, by its sha256: remove "
+                    f"{self.folder / name}, and try again"
+                )
+        if self.remote is None:
+            return {"repo": self.folder.resolve().name, "revision": None, "sha256": sums}
+        asked = {"asked": self.remote.asked} if self.remote.asked else {}
+        return {"repo": self.repo, "revision": self.remote.commit, **asked, "sha256": sums}

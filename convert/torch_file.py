@@ -12,7 +12,7 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -76,12 +76,13 @@ class NotPlain(ValueError):
 class TorchWeights:
     """A state dict that `torch.save` wrote. Raises SAMAudioError."""
 
-    def __init__(self, path: Path, key: str | None = None):
-        """key: under which a training's checkpoint holds the state dict."""
+    def __init__(self, path: Path, key: str | None = None, remote: BinaryIO | None = None):
+        """key: under which a training's checkpoint holds the state dict. remote: the file, where
+        only what it says of its tensors is to be read."""
         self._path = path
         try:
-            self._file = zipfile.ZipFile(path)
-            self._sizes = sizes(self._file)
+            self._file = zipfile.ZipFile(remote or path)
+            self._sizes = sizes(self._file, whole=remote is None)
             (pickle,) = (name for name in self._sizes if re.fullmatch(r"[^/]+/data\.pkl", name))
             self._folder = pickle.removesuffix("data.pkl")
             if self._sizes[pickle] > PICKLE_BYTES:
@@ -94,6 +95,8 @@ class TorchWeights:
             raise SAMAudioError(
                 f"{path} is not a plain set of weights ({error}) and was not opened"
             ) from None
+        except SAMAudioError:  # the hub's
+            raise
         except Exception as error:  # noqa: BLE001 -- a damaged zip or pickle may raise anything
             raise SAMAudioError(
                 f"{path} is damaged or incomplete: download it again ({first_sentence(error)})"
@@ -154,14 +157,14 @@ class TorchWeights:
         return header + 30 + name + more
 
 
-def sizes(file: zipfile.ZipFile) -> dict[str, int]:
-    """Of the members, all of which are as they were written."""
+def sizes(file: zipfile.ZipFile, whole: bool) -> dict[str, int]:
+    """Of the members. whole: all of which are read, and are as they were written."""
     found = {info.filename: info.file_size for info in file.infolist()}
     if len(found) < len(file.infolist()):
         raise ValueError("two of its parts have one name")
     if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
         raise ValueError("its parts are compressed")
-    if damaged := file.testzip():
+    if whole and (damaged := file.testzip()):
         raise ValueError(f"the checksum of {damaged} differs")
     return found
 

@@ -7,7 +7,7 @@ from mlx_sam_audio.command.terminal import agreed
 from mlx_sam_audio.engine import memory
 from mlx_sam_audio.errors import SAMAudioError
 from mlx_sam_audio.loading import manifest
-from mlx_sam_audio.loading.hub import is_repo, said
+from mlx_sam_audio.loading.hub import place, said
 from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import KINDS
 from mlx_sam_audio.models.sam_audio import ModelConfig
@@ -19,8 +19,7 @@ tags: [mlx, audio, audio-separation]
 
 # {name}
 
-{kind} for [mlx-sam-audio](https://pypi.org/project/mlx-sam-audio), converted from {origin}
-by {converter}, {precision}.
+{kind} for mlx-sam-audio, converted from {origin} by {converter}, {precision}.
 
     mlx-sam-audio recording.wav -d "a dog barking" -m {name}
 
@@ -32,9 +31,19 @@ by {converter}, {precision}.
 """
 
 
-def check_name(repo: str) -> None:
-    if not is_repo(repo):
-        raise SAMAudioError(f"--upload-repo {repo}: name it like owner/name")
+def check(repo: str) -> None:
+    """Can something be put into a repo of that name? Raises SAMAudioError."""
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        if place(repo) != (repo, None, None):
+            raise HFValidationError
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise SAMAudioError(f"--upload-repo {repo}: name it like owner/name") from None
+    if not get_token():
+        raise SAMAudioError("--upload-repo: log in with `hf auth login` first, or set HF_TOKEN")
 
 
 def upload(folder: Path, repo: str, tell: Callable[[str], object]) -> None:
@@ -44,16 +53,18 @@ def upload(folder: Path, repo: str, tell: Callable[[str], object]) -> None:
     entries = manifest.read(folder)
     if not any(name.startswith("LICENSE") for name in entries):
         raise SAMAudioError(f"{folder} holds no LICENSE, with which alone it may be passed on")
-    size = sum(entry.bytes for entry in entries.values())
-    if not agreed(f"upload {memory.text(size)} of {folder.name} to {constants.ENDPOINT}/{repo}?"):
-        raise SAMAudioError("nothing was uploaded")
+    size = memory.text(sum(entry.bytes for entry in entries.values()))
+    address = f"{constants.ENDPOINT}/{repo}"
+    if not agreed(f"upload {size} of {folder.name} to {address}, for everybody to see?"):
+        tell("nothing was uploaded")
+        return
     files = {name: folder / name for name in (*sorted(entries), manifest.NAME)}
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
     operations.append(CommitOperationAdd("README.md", card(folder, repo).encode()))
     with said(repo, to_do="upload"):
         HfApi().create_repo(repo, exist_ok=True)
         HfApi().create_commit(repo, operations, commit_message=f"{folder.name} for mlx-sam-audio")
-    tell(f"uploaded {constants.ENDPOINT}/{repo}")
+    tell(f"uploaded {address}")
 
 
 def card(folder: Path, repo: str) -> str:
@@ -66,7 +77,7 @@ def card(folder: Path, repo: str) -> str:
         notes.append(
             f"Its checkpoint is {known}'s, by its sha256."
             if known
-            else "Its checkpoint is none whose sha256 Meta's are known by."
+            else "Its checkpoint is not known to be one of Meta's files."
         )
         if model.missing:
             notes.append(f"It lacks {model.lacks}.")

@@ -38,7 +38,7 @@ def verify(folder: Path, codec_from: str | None, tell: Callable[[str], object]) 
     complain(f"{folder} holds as they were before any training", names)
     tell("every layer holds what training made")
     if codec_from:
-        count = compare(folder, config, Source.find(codec_from, ["config.json"]))
+        count = compare(folder, config, Source.find(codec_from))
         tell(f"{count} tensors of the codec are those of {codec_from}")
     return folder
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soxr
 import torch
+from hub import Hub, pointed_at
 
 from benchmarks.parity import relative_error
 from convert.command import convert
@@ -197,7 +198,9 @@ def test_half_precision(folder, tmp_path, waves, meta, clap):
 def test_the_published_repo(source, store, monkeypatch):
     """Its weights from one repo, the tokenizer from another, under the name that is looked for."""
     roberta = (source / "roberta-base").rename(source.parent / "roberta-base")
-    places = {"lukewys/laion_clap": source, "FacebookAI/roberta-base": roberta}
-    monkeypatch.setattr("convert.sources.download", lambda repo, *_: places[repo])
-    assert convert("clap") == store / "clap"
+    with Hub() as hub:
+        pointed_at(hub, monkeypatch, source.parent / "cache")
+        hub.add("lukewys/laion_clap", source)
+        hub.add("FacebookAI/roberta-base", roberta)
+        assert convert("clap") == store / "clap"
     assert CLAP.from_pretrained().sample_rate == 48_000

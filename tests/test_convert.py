@@ -402,7 +402,7 @@ def test_a_new_model_is_not_read_again(source, store, monkeypatch):
     ],
 )
 def test_no_such_checkpoint(source, monkeypatch, name, message):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    monkeypatch.setattr("huggingface_hub.HfApi", None)
     with pytest.raises(SAMAudioError, match=message):
         convert(name, "out")
     if name != "smal":

@@ -94,7 +94,10 @@ def test_two_commands_from_nothing_to_a_separation(hub, store, tmp_path):
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, env=where)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("note: the model mlx-community--sam-audio-small-fp16 lacks") == 1
+        note = (
+            "note: the model mlx-community--sam-audio-small-fp16 lacks Meta's video alignment and"
+        )
+        assert done.stderr.count(note) == 1
         assert "lacks     video alignment, vision encoder" in done.stdout
         hub.stop()
     assert left(store) == ["mlx-community--sam-audio-small-fp16"]
@@ -105,11 +108,12 @@ def test_what_is_asked_for(hub, store, published):
     """config.json and lists of files, then headers; weights when all of that will do; once."""
     folder = resolve(SMALL)
     assert folder == store / SMALL.replace("/", "--")
-    sent = [each.file for each in hub.requests if each.file]
-    first = sent.index("model.safetensors")
-    assert set(sent[:first]) <= {"config.json", "spiece.model"}
-    ranges = [each.range for each in hub.requests if each.file == "model.safetensors"]
-    assert any(each == "bytes=0-7" for each in ranges)
+    sent = [each for each in hub.requests if each.file]
+    large = [each for each in sent if each.file == "model.safetensors"]
+    assert [each.range for each in large[:1]] == ["bytes=0-7"]
+    assert {each.file for each in sent[: sent.index(large[4])]} == {
+        "config.json", "spiece.model", "model.safetensors",
+    }  # fmt: skip
     whole = len(published[SMALL]["model.safetensors"])
     assert hub.sent("model.safetensors", SMALL) < whole * 1.2  # with its header
     assert load.read(ModelConfig, folder).dtype == "float16"
@@ -212,7 +216,7 @@ def test_offline_with_what_was_downloaded(hub, store):
         (Fault(".", 401, times=None, code="RepoNotFound"), "no folder and no public hub repo"),
         (Fault(".", 403, times=None, code="GatedRepo"), "is gated: .*a copy that you trust"),
         (Fault(".", 403, times=None), "cannot download .*403"),
-        (Fault("/resolve/|/cdn/", 404, times=None), "cannot download|holds no config.json"),
+        (Fault("/resolve/|/cdn/", 404, times=None), "cannot download .*404: there is no such"),
         (Fault(".", 429, times=None), "cannot download .*429"),
         (Fault(".", 500, times=None), "cannot download .*500"),
         (Fault("/cdn/", 429, times=None), "cannot download .*429"),
@@ -251,7 +255,7 @@ def test_a_repo_that_is_something_else(hub, store, name, message):
 
 
 def test_another_kind_of_model_is_not_downloaded(hub, store):
-    with pytest.raises(SAMAudioError, match="holds a separation model, not a span predictor"):
+    with pytest.raises(SAMAudioError, match="a separation model, where a span predictor is nee"):
         SpanPredictor.from_pretrained(SMALL)
     assert not hub.sent("model.safetensors")
 
@@ -260,15 +264,118 @@ def test_quantised_weights_are_not_downloaded(hub, store, published):
     packed = save({"proj.scales": torch.zeros(3), "big": torch.zeros(2**16)})
     hub.add("someone/sam-audio-4bit", {**published[SMALL], "model.safetensors": packed})
     fails("quantised already and not converted again: .*proj.scales", "someone/sam-audio-4bit")
-    assert hub.sent("model.safetensors") < 2000
+    assert hub.sent("model.safetensors", "someone/sam-audio-4bit") < 2000
 
 
-def test_what_is_converted_is_not_converted_again(hub, store, tiny_folder):
-    hub.add("me/tiny", tiny_folder)
-    folder = resolve("me/tiny")
-    assert left(store) == [] and load.read(ModelConfig, folder)
-    with pytest.raises(SAMAudioError, match="holds a separation model, where a span predictor"):
+def test_a_converted_model_is_taken_as_it_is(hub, store, tiny_folder, tmp_path):
+    """Into the store: what its manifest names, and nothing else."""
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (copy / "junk.safetensors").write_bytes(bytes(10_000))
+    commit = hub.add("me/tiny", copy)
+    with pytest.raises(SAMAudioError, match="a separation model, where a span predictor"):
         SpanPredictor.from_pretrained("me/tiny")
+    with pytest.raises(SAMAudioError, match="is converted already: leave out what changes it"):
+        convert("me/tiny", dtype="float16")
+    assert not hub.sent("model.safetensors") and left(store) == []
+    assert SAMAudio.from_pretrained("me/tiny").name == "me--tiny"
+    assert not hub.sent("junk.safetensors") and "me--tiny" in left(store)
+    assert {path.name for path in (store / "me--tiny").iterdir()} == {
+        ".hub.json", *(path.name for path in tiny_folder.iterdir())
+    }  # fmt: skip
+    hub.stop()
+    for name in ("me/tiny", f"me/tiny@{commit}"):
+        assert SAMAudio.from_pretrained(name)
+    fails("not known to hold revision v2 of me/tiny@v2", "me/tiny@v2")
+
+
+def test_a_converted_model_that_was_changed(hub, store, tiny_folder, tmp_path):
+    copy = shutil.copytree(tiny_folder, tmp_path / "copy")
+    with open(copy / "model.safetensors", "r+b") as file:
+        file.seek(-1, io.SEEK_END)
+        file.write(b"x")
+    hub.add("me/tiny", copy)
+    fails("model.safetensors is not what the conversion wrote: its sha256 differs", "me/tiny")
+    (copy / "spiece.model").unlink()
+    hub.add("me/other", copy)
+    fails("me/other does not hold spiece.model as its manifest.json says", "me/other")
+    assert left(store) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-4],
+        lambda data: data + bytes(4),
+        lambda data: data[:4],
+        lambda data: (2**40).to_bytes(8, "little") + data[8:],
+        lambda data: data.replace(b'"dtype":"F16"', b'"dtype":"F99"', 1),
+        lambda data: data.replace(b'"dtype":"F16"', b'"dtype":"F64"', 1),
+        lambda data: data.replace(b'"data_offsets":[0,', b'"data_offsets":[2,', 1),
+        lambda data: (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        lambda data: (20).to_bytes(8, "little") + b'{"a": {"dtype": []}}',
+    ],
+)
+def test_a_header_that_lies(hub, store, published, damage):
+    """Nothing but the header is read of such a file."""
+    data = damage(published[SMALL]["model.safetensors"])
+    hub.add("someone/lies", {**published[SMALL], "model.safetensors": data})
+    fails("model.safetensors of someone/lies is damaged or incomplete", "someone/lies")
+    assert hub.sent("model.safetensors", "someone/lies") < 300_000
+
+
+def test_a_pickle_is_looked_at_before_it_is_downloaded(hub, store, published):
+    complete, evil = published["mrfakename/sam-audio-small"], io.BytesIO()
+    torch.save({"x": io.StringIO}, evil)
+    for name, data in (("evil", evil.getvalue() + bytes(10**6)), ("text", b"x" * 10**6)):
+        hub.add(f"someone/{name}", {**complete, "checkpoint.pt": data})
+        fails("someone/.*checkpoint.pt is (damaged|not a plain set)", f"someone/{name}")
+    convert("mrfakename/sam-audio-small", codec_from="mrfakename/sam-audio-small")
+    state = {"proj.bias": torch.zeros(3), "more": torch.zeros(10**6)}
+    other = io.BytesIO()
+    torch.save(state, other)
+    hub.add("someone/else", {**complete, "checkpoint.pt": other.getvalue()})
+    fails("someone/else holds no codec", "someone/else")
+    assert hub.sent("checkpoint.pt", "someone/else") < 600_000
+
+
+def test_what_came_is_what_the_hub_lists(hub, store, monkeypatch):
+    path = "convert.sources.sha256"
+    monkeypatch.setattr(path, lambda file: "0" * 64 if file.name == "model.safetensors" else "1")
+    fails("model.safetensors of .* is not what the hub lists, by its sha256")
+    assert left(store) == []
+
+
+def test_no_room_for_a_download(hub, store, monkeypatch):
+    monkeypatch.setattr("mlx_sam_audio.loading.hub.LARGE", 1000)
+    usage = shutil.disk_usage("/")._replace(free=10_000)
+    monkeypatch.setattr("mlx_sam_audio.loading.hub.shutil.disk_usage", lambda path: usage)
+    fails(f"cannot download {SMALL}: the disk of .* has 0.0 GB free|converted model needs")
+    assert not hub.sent("model.safetensors", SMALL) > 200_000
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (f"{SMALL}/model.safetensors", "convert .* first, with `python -m convert --hf-path"),
+        ("a/b/c", "there is no model folder a/b/c"),
+        ("mlx-community/..", "no folder and no public hub repo|no model folder"),
+        ("https://huggingface.co/x/y", "there is no model folder https"),
+    ],
+)
+def test_names_that_are_no_repos(hub, store, name, message):
+    fails(message, name)
+
+
+def test_a_large_configuration(hub, store, published):
+    hub.add("someone/wide", {**published[SMALL], "config.json": b" " * 5 * 2**20})
+    fails("someone/wide/config.json has 5242880 bytes: more than any", "someone/wide")
+    assert not hub.sent("config.json", "someone/wide")
+
+
+def test_files_of_odd_names(hub, store, published):
+    odd = dict.fromkeys(("/abs/x.safetensors", "C:/x.safetensors", "a" * 300, "../x.pt"), b"x")
+    hub.add("someone/odd", {**published[SMALL], **odd})
+    assert resolve("someone/odd") == store / "someone--odd"
 
 
 def test_sharing_a_model(hub, store, tiny_folder, tmp_path, monkeypatch, capsys):
@@ -276,10 +383,11 @@ def test_sharing_a_model(hub, store, tiny_folder, tmp_path, monkeypatch, capsys)
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
     arguments = ["--verify", str(folder), "--upload-repo", "me/sam-audio-tiny"]
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert main(arguments) == 2 and "nothing was uploaded" in capsys.readouterr().err
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert main(arguments) == 2 and "log in" in capsys.readouterr().err
+    assert main(arguments) == 2 and "log in with `hf auth login` first" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "hf_x")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(arguments) == 0 and "nothing was uploaded" in capsys.readouterr().out
+    assert "me/sam-audio-tiny" not in hub.repos
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert main(arguments) == 0
     files = hub.repos["me/sam-audio-tiny"].files
@@ -292,7 +400,7 @@ def test_sharing_a_model(hub, store, tiny_folder, tmp_path, monkeypatch, capsys)
     assert main(arguments) == 2 and "LICENSE is not what" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("repo", ["me", "./me/x", "me/x/y"])
+@pytest.mark.parametrize("repo", ["", "me", "./me/x", "me/x/y", "me/x y", "me/-x", "me/x@main"])
 def test_an_odd_name_to_share_under(repo, capsys):
     assert main(["--verify", "nowhere", "--upload-repo", repo]) == 2
     assert "name it like owner/name" in capsys.readouterr().err
@@ -314,4 +422,4 @@ def test_the_command_says_what_went_wrong(hub, capsys, tmp_path):
 def test_what_is_lacking_is_said_once(hub, store):
     with pytest.warns(SAMAudioWarning) as said:
         SAMAudio.from_pretrained(SMALL)
-    assert sum("lacks the video alignment" in str(each.message) for each in said) == 1
+    assert sum("lacks Meta's video alignment" in str(each.message) for each in said) == 1

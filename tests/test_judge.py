@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hub import Hub, pointed_at
 
 from benchmarks.parity import relative_error
 from convert.command import convert
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.judge import main
+from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.ranking import judge as judging
 from mlx_sam_audio.ranking.judge import Judge
 
@@ -142,21 +144,19 @@ def test_an_unknown_setting(edit, refused):
 
 
 def test_its_tokenizer_lies_on_the_main_branch(tmp_path, monkeypatch):
-    branches = {"sam_audio": ("config.json", "checkpoint.pt"), None: ("tokenizer.json",)}
-    for branch, names in branches.items():
-        (tmp_path / f"{branch}").mkdir()
-        for name in names:
-            (tmp_path / f"{branch}" / name).symlink_to(ORIGINAL / name)
-
-    def download(repo, patterns, revision=None):
-        assert repo == "facebook/sam-audio-judge"
-        return tmp_path / f"{revision}"
-
-    monkeypatch.setattr("convert.sources.download", download)
-    origin = json.loads((convert("judge", tmp_path / "out") / "source.json").read_text())
-    assert {part: origin[part]["revision"] for part in ("checkpoint", "tokenizer")} == {
-        "checkpoint": "sam_audio", "tokenizer": "None",
-    }  # fmt: skip
+    with Hub() as hub:
+        pointed_at(hub, monkeypatch, tmp_path / "cache")
+        branches = {"sam_audio": ("config.json", "checkpoint.pt"), "main": ("tokenizer.json",)}
+        commits = [
+            hub.add(
+                "facebook/sam-audio-judge",
+                {name: (ORIGINAL / name).read_bytes() for name in names},
+                branch=branch,
+            )
+            for branch, names in branches.items()
+        ]
+        origin = read_json(convert("judge", tmp_path / "out") / "source.json")
+    assert [origin[part]["revision"] for part in ("checkpoint", "tokenizer")] == commits
 
 
 @pytest.fixture

@@ -380,7 +380,7 @@ def test_what_a_killed_conversion_put_aside_is_found(folder, store):
     ],
 )
 def test_no_such_model(store, monkeypatch, name, message):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    monkeypatch.setattr("huggingface_hub.HfApi", None)
     fails(name, message)
 
 
@@ -398,5 +398,5 @@ def test_a_repo_that_cannot_be_had(monkeypatch, error, message):
         Exception.__init__(raised, "no")
         raise raised
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
     fails("some/model", message)

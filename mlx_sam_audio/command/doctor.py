@@ -25,7 +25,7 @@ from typing import Any
 from .. import __version__, files
 from ..errors import SAMAudioError, plain
 from ..loading import manifest
-from ..loading.store import DEMO, aside, models, nearest, store
+from ..loading.store import DEMO, HUB, aside, models, nearest, shelved, store
 from ..loading.strict_json import read_json
 from ..models.config import KINDS
 from .terminal import Parser, agreed
@@ -244,7 +244,10 @@ def origin(folder: Path) -> Told:
     if folder == DEMO:
         return {"bundled": True}, "bundled"
     source = read_json(folder / "source.json")
-    words = [str(source["checkpoint"]["repo"])]
+    if (folder / HUB).exists():
+        source["hub"] = read_json(folder / HUB)
+    shared = f"{source['hub']['repo']} of " if "hub" in source else ""
+    words = [f"{shared}{source['checkpoint']['repo']}"]
     if "known" in source["checkpoint"]:  # or it is older
         words[0] += " (Meta's)" if source["checkpoint"]["known"] else " (unknown to us)"
     others = [name for name in ("codec", "video", "watermark") if name in source]
@@ -336,7 +339,7 @@ PARTS: dict[str, Callable[[], Told]] = {
 
 def remove(name: str, sure: bool) -> None:
     """Remove a model from the store, if that is what is wanted."""
-    found = {folder.name: folder for folder in models()}
+    found, name = {folder.name: folder for folder in models()}, shelved(name)
     if name not in found:
         if name == "demo":
             raise SAMAudioError("the model demo is a part of the package: it stays")

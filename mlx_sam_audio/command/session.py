@@ -45,6 +45,8 @@ class Session:
 
     @cached_property
     def model(self) -> SAMAudio:
+        if self.options.quiet:
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         self.display.detail(f"loading {self.model_name}")
         start = time.perf_counter()
         model = SAMAudio.from_pretrained(self.model_name, verify=self.options.verify)

@@ -24,7 +24,7 @@ def load(folder: Path, verify: bool = False) -> tuple[ModelConfig, Network, Sent
     """The separation model in a folder. verify: read large files whole, too, to check them."""
     config = read(ModelConfig, folder, verify)
     if config.missing:
-        note(f"the model {folder.name} lacks {config.lacks}; {config.remedy}")
+        note(f"the model {folder.name} {config.lacks_shortly}")
     network = Network(config)
     if config.quantisation:
         quantise(network, config.quantisation)
@@ -39,9 +39,7 @@ def load_vision(folder: Path) -> VisionEncoder:
     """The vision encoder of the model in a folder, from files that nothing else needs."""
     config = read(ModelConfig, folder)
     if config.vision is None:
-        why = (
-            f"lacks {config.lacks}; {config.remedy}" if config.missing else "has no vision encoder"
-        )
+        why = config.lacks_shortly if config.missing else "has no vision encoder"
         raise SAMAudioError(f"the model {folder.name} takes text and spans only: it {why}")
     return fill(VisionEncoder(config.vision), folder, config.dtype, "vision")
 

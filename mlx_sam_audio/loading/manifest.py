@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..errors import SAMAudioError
 from ..files import reason, sha256
 from ..models.schema import Wrong, parse
+from .store import HUB
 from .strict_json import read_json
 
 NAME = "manifest.json"
@@ -53,7 +54,7 @@ def read(folder: Path) -> dict[str, Entry]:
 
 def others(folder: Path) -> list[str]:
     """What lies in a model's folder that is no part of the model."""
-    ours = {NAME, ".DS_Store", *read(folder)}
+    ours = {NAME, HUB, ".DS_Store", *read(folder)}
     return sorted(path.name for path in folder.iterdir() if path.name not in ours or path.is_dir())
 
 

@@ -3,18 +3,17 @@
 import contextlib
 import difflib
 import os
-import sys
 from pathlib import Path
 
-from ..errors import SAMAudioError, plain, shown
+from ..errors import SAMAudioError, shown
 from ..files import reason
-from ..models.config import KINDS, is_ours
-from .hub import download, is_repo
+from .hub import place, say
 from .strict_json import read_json
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
 AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
 KNOWN = (*SIZES, *AUXILIARY, "imagebind", "demo")
+HUB = ".hub.json"  # beside the files of a model: which repo of the hub it came from
 ORIGINALS = {f"facebook/sam-audio-{size}": size for size in (*SIZES, "judge")}
 ORIGINALS |= {f"facebook/{name}": name for name in AUXILIARY if name.startswith("pe-")}
 ORIGINALS |= {"lukewys/laion_clap": "clap"}
@@ -45,11 +44,11 @@ def stamps() -> Path:
 
 
 def resolve(name: str | Path, revision: str | None = None, kind: str = "sam_audio") -> Path:
-    """The folder of a model: a path, a name in the local store, or a hub repo `owner/name`, which
-    is downloaded if it is a converted model, and converted into the store, once, if it is another
-    checkpoint of this `kind`."""
+    """The folder of a model: a path, a name in the local store, or a hub repo, `owner/name` or
+    `owner/name@revision`, which goes into the store, once, converted if nobody did that before."""
     if folder := local(name):
-        check_revision(folder, str(name), revision)
+        found = place(str(name))
+        check_revision(folder, str(name), revision or (found and found.revision))
         return folder
     name = str(name)
     if name in SIZES + AUXILIARY:
@@ -64,40 +63,29 @@ def resolve(name: str | Path, revision: str | None = None, kind: str = "sam_audi
             "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth into a folder named "
             "imagebind and run `python -m convert --hf-path imagebind` beside it once"
         )
-    if not is_repo(name):
+    found = place(name)
+    if not found or found.file:
+        if found:
+            raise SAMAudioError(f"convert {name} first, with `python -m convert --hf-path {name}`")
         raise SAMAudioError(
             f"there is no model folder {name}, and no model of that name in {store()}"
             + nearest(name, [*KNOWN, *(folder.name for folder in models())])
         )
-    folder = download(name, ["config.json"], revision)
-    values = read_json(folder / "config.json")
-    if not is_ours(values):
-        return imported(name, revision, kind)
-    if (found := values["model_type"]) != kind:
-        raise SAMAudioError(f"{name} holds {KINDS[found]}, where {KINDS[kind]} is needed")
-    return download(name, ["*.json", "*.safetensors", "*.model", "LICENSE*"], folder.name)
-
-
-def imported(repo: str, revision: str | None, kind: str) -> Path:
-    """A hub repo's checkpoint, converted into the store."""
-    from tqdm import tqdm
-
     from convert.command import convert  # the one door to what lies beside the package
 
-    def tell(line: str) -> None:
-        tqdm.write(plain(line), file=sys.stderr)
-
-    return convert(repo, revision=revision, wanted=kind, tell=tell)
+    return convert(name, revision=revision, wanted=kind, tell=say)
 
 
 def check_revision(folder: Path, name: str, revision: str | None) -> None:
     """Does a folder of the store hold this revision of a repo? Raises SAMAudioError."""
     if revision is None:
         return
-    path = folder / "source.json"
-    told = read_json(path).get("checkpoint") if path.is_file() else None
-    told = told if isinstance(told, dict) else {}
-    if revision not in (told.get("revision"), told.get("asked")):
+    told: dict = {}
+    for path in (folder / HUB, folder / "source.json"):
+        if path.is_file() and not told:
+            values = read_json(path)
+            told = values if path.name == HUB else values.get("checkpoint")
+    if not isinstance(told, dict) or revision not in (told.get("revision"), told.get("asked")):
         raise SAMAudioError(
             f"{folder} is not known to hold revision {revision} of {name}: convert that one into "
             "another folder, with --revision and --mlx-path, and name the folder"
@@ -111,7 +99,8 @@ def local(name: str | Path) -> Path | None:
         return path
     if str(name) == "demo":
         return DEMO
-    inner = shelved(str(name)) if is_repo(str(name)) else str(name)
+    found = place(str(name))
+    inner = shelved(found.repo) if found and not found.file else str(name)
     named = not inner.startswith((".", "/", "~"))
     return store() / inner if named and present(expanded(store() / inner)) else None
 

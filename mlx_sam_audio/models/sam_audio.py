@@ -81,6 +81,11 @@ class ModelConfig(Stored):
         return ", and ".join(MISSING[group] for group in self.missing)
 
     @property
+    def lacks_shortly(self) -> str:
+        """The same in few words, and what can be done."""
+        return f"lacks Meta's {' and '.join(self.missing)}; {self.remedy}"
+
+    @property
     def remedy(self) -> str:
         """How what is missing can be had."""
         options = {
