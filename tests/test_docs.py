@@ -7,6 +7,7 @@ The store holds tiny models, with random weights in the originals' formats, unde
 import argparse
 import ast
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -35,6 +36,7 @@ PAGES = {
 FENCED = re.compile(r"^```(.*)\n((?s:.*?))^```$", re.MULTILINE)
 pytestmark = pytest.mark.filterwarnings("ignore:.* found in sys.modules:RuntimeWarning")
 SEPARATES = "mlx_sam_audio.separate", "mlx_sam_audio.judge"
+SERVERS = "mlx_sam_audio.server", "mlx_sam_audio.playground"
 STORE = {"tiny": "small", "pe_a_frame": "pe-a-frame-large", "judge": "judge", "clap": "clap"}
 SECONDS = {"mix.wav": 2, "interview.mp3": 12, "song.mp3": 11, "song.flac": 2, "concert.wav": 6}
 SECONDS |= {"field.wav": 2, "a.wav": 1, "b.wav": 2, "recordings/a.wav": 1, "recordings/b/c.flac": 1}
@@ -47,13 +49,15 @@ def commands(pattern: str) -> list[tuple[str, ...]]:
         for line in re.findall(pattern, FENCED.sub("", text), re.MULTILINE):
             line = re.sub(r"python (-m )?", "", " ".join(line.split()))
             line = re.sub("(^|(?<=&& ))mlx-sam-audio(?= )", SEPARATES[0], line)
+            line = re.sub("(^|(?<=&& ))mlx-sam-audio-play(?= |$)", "mlx_sam_audio.playground", line)
             found += [tuple(shlex.split(part)) for part in line.split(" && ")]
     return list(dict.fromkeys(found))
 
 
 LINES = commands("^    (.+)$")  # which hold nothing else
 RUN = [words for words in LINES if words[0] in SEPARATES]
-PARSED = set(LINES + commands("`((?:python|mlx-sam-audio|pip) [^`]+)`")) - set(RUN)
+INLINE = commands("`((?:python|mlx-sam-audio|mlx-sam-audio-play|pip) [^`]+)`")
+PARSED = set(LINES + INLINE) - set(RUN)
 
 
 @pytest.fixture(scope="module")
@@ -152,18 +156,23 @@ def test_other_commands_parse(words, pytestconfig):
         assert set(extras) <= set(metadata("mlx-sam-audio").get_all("Provides-Extra"))
     elif program == "pytest":
         assert not pytestconfig._parser.parse_known_and_unknown_args(arguments)[1]
+    elif program == "curl":
+        (path,) = re.findall(r"http://127\.0\.0\.1:8765(/[^ ?]*)", " ".join(arguments))
+        known = json.loads((ROOT / "mlx_sam_audio/serve/openapi.json").read_text())["paths"]
+        assert any(re.fullmatch(re.sub(r"{\w+}", "[^/]+", one), path) for one in known)
     else:
         parser_of(program, arguments)
 
 
-@pytest.mark.parametrize("program", [*SEPARATES, "mlx_sam_audio.doctor", "convert"])
+@pytest.mark.parametrize("program", [*SEPARATES, "mlx_sam_audio.doctor", "convert", *SERVERS])
 def test_every_option_is_named(program):
     needed = {"mlx_sam_audio.judge": "-i i -t t -d d", "convert": "--hf-path small"}
     text = parser_of(program, needed.get(program, "").split()).format_help()
     starts = " ".join(re.findall(r"^  (-.*?)(?:  |$)", text, re.MULTILINE))
     options = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", starts)
     assert "--help" in options
-    assert not set(options) - set(re.findall(r"`(--?[a-z-]+)", PAGES["docs/command.md"]))
+    page = "docs/server.md" if program in SERVERS else "docs/command.md"
+    assert not set(options) - set(re.findall(r"`(--?[a-z-]+)", PAGES[page]))
 
 
 def test_every_setting_is_named():

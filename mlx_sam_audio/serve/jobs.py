@@ -1,0 +1,459 @@
+"""Jobs: a bounded queue, one thread that owns the model, and what is told of both.
+
+All that changes is changed under one lock, by any thread. Who waits for a job is woken in the
+server's loop, and looks at it again: nobody gets more than he can read.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import mlx.core as mx
+
+from ..engine import memory
+from ..engine.progress import Progress
+from ..errors import Cancelled, SAMAudioError
+from ..files import remove, sweep
+from ..model import SAMAudio
+from ..ranking import rank
+from ..span_predictor import to_json
+from . import work
+from .catalogue import Catalogue
+from .notes import listening, named
+from .refusal import Refusal, body, invalid, missing
+from .requests import Source, Wanted
+from .shelf import Shelf, link, new_id, read_json, write_json
+
+log = logging.getLogger("mlx_sam_audio.server")
+ENDS = ("done", "failed", "cancelled")
+STOPPED = "the server was stopped while this job ran: start it again"
+LEAST_WAIT = 5  # seconds, of Retry-After
+
+
+@dataclass(eq=False)
+class Job:
+    """What is kept of a job, as JSON; and what is known only as long as the server runs."""
+
+    id: str
+    kind: str
+    title: str | None
+    request: dict
+    name: str  # of the input
+    film: str | None  # the name in its folder of what has the pictures
+    size: dict | None  # of them
+    seconds: float
+    work: float
+    created: float
+    status: str = "queued"
+    started: float | None = None
+    finished: float | None = None
+    error: dict | None = None
+    notes: list[str] = field(default_factory=list)
+    spans: list = field(default_factory=list)
+    predicted: bool = False
+    absent: list = field(default_factory=list)
+    stems: dict[str, dict] = field(default_factory=dict)
+    sample_rate: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self):
+        self.stop = threading.Event()
+        self.progress: Progress | None = None
+        self.forgotten = False
+        self.watchers: set[asyncio.Event] = set()
+        self.making = asyncio.Lock()  # one file of it at a time
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDS
+
+
+class Queue:
+    """The jobs of a server. most: that wait; idle: seconds after which a model is unloaded."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        catalogue: Catalogue,
+        *,
+        most: int,
+        limit: int | None,
+        idle: float | None,
+    ):
+        self._shelf, self._catalogue = shelf, catalogue
+        self._most, self._limit, self._idle = most, limit, idle
+        self._wake, self._stopping = threading.Condition(), False
+        self._waiting: list[Job] = []
+        self.running: Job | None = None
+        self._model: tuple[str, SAMAudio] | None = None
+        self._paces: dict[str, float] = {}  # work a second, by model
+        self.counts, self.sums = Counter(), Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="worker")
+        self._jobs = {job.id: job for job in self._kept()}
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel what runs; what waits is found again, if the folder is kept."""
+        with self._wake:
+            self._stopping = True
+            if self.running:
+                self.running.stop.set()
+            self._wake.notify_all()
+        for job in list(self._jobs.values()):
+            self._tell(job)
+
+    def join(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    def _kept(self) -> Iterator[Job]:
+        """What an earlier server left: what waited waits again, what ran has failed."""
+        names = {one.name for one in fields(Job)}
+        found = []
+        for folder in self._shelf.kept("j"):
+            values = read_json(folder / "job.json")
+            if values is None or values.keys() != names:
+                continue
+            sweep(folder)
+            job = Job(**values)
+            if job.status == "running":
+                job.status, job.finished = "failed", time.time()
+                job.error = body(SAMAudioError(STOPPED))
+                self._save(job)
+            found.append(job)
+        found.sort(key=lambda job: job.created)
+        self._waiting = [job for job in found if job.status == "queued"]
+        yield from found
+
+    def all(self) -> list[Job]:
+        """The newest first."""
+        return sorted(self._jobs.values(), key=lambda job: -job.created)
+
+    def job(self, id: object) -> Job:
+        if not isinstance(id, str) or id not in self._jobs:
+            raise missing("such job")
+        return self._jobs[id]
+
+    def folder(self, job: Job) -> Path:
+        return self._shelf.place(job.id)
+
+    def stem(self, job: Job, name: str) -> Path:
+        """The file of a stem. Raises Refusal."""
+        if not job.ended:
+            raise Refusal(409, "not_done", f"the job is {job.status}: its stems are not there yet")
+        if name not in job.stems:
+            raise missing("such stem of this job")
+        return self.folder(job) / f"{name}.wav"
+
+    def source(self, given: object) -> Source:
+        """What a request's input names."""
+        if isinstance(given, dict) and given.keys() == {"file"}:
+            file = self._shelf.file(given["file"])
+            path = self._shelf.content(file)
+            film = path if file.video else None
+            return Source(
+                given, file.name, path, self._shelf.lane(file), film, file.video, file.sides,
+                file.samples, file.sample_rate,
+            )  # fmt: skip
+        if isinstance(given, dict) and given.keys() == {"job", "stem"}:
+            job, stem = self.job(given["job"]), given["stem"]
+            path = self.stem(job, stem if isinstance(stem, str) else "")
+            film = self.folder(job) / job.film if job.film else None
+            sides = "mono" if job.channels == 1 else "both"
+            samples = round(job.seconds * job.sample_rate)
+            return Source(
+                given, job.name, path, path, film, job.size, sides, samples, job.sample_rate
+            )
+        text = 'the input is {"file": id} or {"job": id, "stem": name}'
+        raise invalid(text, "input")
+
+    def add(self, wanted: Wanted) -> Job:
+        """A job that was checked. Raises Refusal where too many wait."""
+        self.check_length()
+        self._shelf.check_room(wanted.bytes)
+        source, film = wanted.source, None
+        if wanted.source.film:
+            film = "input" if source.film == source.path else "film"
+        job = Job(
+            id=new_id("j"),
+            kind=wanted.kind,
+            title=wanted.title,
+            request=wanted.request(),
+            name=source.name,
+            film=film,
+            size=source.size,
+            seconds=source.samples / source.sample_rate,
+            work=wanted.work,
+            created=time.time(),
+            notes=list(wanted.notes),
+        )
+        job.spans = job.request.get("spans", [])
+        with self._shelf.making(job.id) as part:
+            link(source.path, part / "input")
+            if film == "film":
+                link(source.film, part / film)
+            write_json(part / "job.json", asdict(job))
+        with self._wake:
+            if self._stopping:
+                self._shelf.forget(job.id)
+                raise Refusal(503, "stopping", "the server is being stopped")
+            self._jobs[job.id] = job
+            self._waiting.append(job)
+            self._wake.notify_all()
+        return job
+
+    def check_length(self) -> None:
+        """Raises Refusal where too many wait."""
+        if len(self._waiting) >= self._most:
+            left = self._left(self.running) if self.running else None
+            wait = max(LEAST_WAIT, round(left or 0))
+            text = f"{self._most} jobs wait already: try again in {wait} s"
+            raise Refusal(429, "queue_full", text, Retry_After=wait)
+
+    def cancel(self, job: Job) -> None:
+        with self._wake:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._end(job, "cancelled")
+            elif not job.ended:
+                job.stop.set()
+        self._tell(job)
+
+    def rename(self, job: Job, title: str | None) -> None:
+        with self._wake:
+            job.title = title
+            self._save(job)
+        self._tell(job)
+
+    def forget(self, job: Job) -> None:
+        """Cancel it, and remove all of it, which the worker does if it is at it."""
+        self.cancel(job)
+        with self._wake:
+            self._jobs.pop(job.id, None)
+            job.forgotten = True
+            if job is not self.running:
+                self._shelf.forget(job.id)
+        self._tell(job)
+
+    def expire(self) -> None:
+        """Forget what is old."""
+        for id in self._shelf.expired():
+            self._shelf.forget(id)
+        for job in self.all():
+            if job.ended and (ends := self.expires(job)) and ends < time.time():
+                self.forget(job)
+
+    def expires(self, job: Job) -> float | None:
+        return None if job.finished is None else self._shelf.ends(job.finished)
+
+    def view(self, job: Job) -> dict:
+        """What clients are told of a job."""
+        at, told = f"/v1/jobs/{job.id}", asdict(job)
+        with self._wake:
+            position = self._waiting.index(job) + 1 if job in self._waiting else None
+        for name in ("name", "film", "size", "work"):
+            told.pop(name)
+        stems = {
+            name: {"url": f"{at}/stems/{name}", "description": stem["description"],
+                   "peak": stem["peak"]}
+            for name, stem in job.stems.items()
+        }  # fmt: skip
+        return {
+            **told,
+            "position": position,
+            "expires": self.expires(job),
+            "eta_seconds": self.eta(job),
+            "input": {**job.request["input"], "name": job.name},
+            "progress": job.progress and asdict(job.progress),
+            "video": job.film is not None,
+            "stems": stems,
+            "report": f"{at}/report.json",
+            "labels": f"{at}/labels.txt",
+            "zip": f"{at}/all.zip",
+        }
+
+    def eta(self, job: Job) -> float | None:
+        """Seconds that all of a job takes, by its progress, or by others of its model."""
+        if job.ended:
+            return job.finished - job.started if job.started else None
+        if job.progress and job.progress.seconds_left is not None and job.started:
+            return time.time() - job.started + job.progress.seconds_left
+        pace = self._paces.get(job.request["model"])
+        return job.work / pace if pace else None
+
+    def _left(self, job: Job) -> float | None:
+        eta = self.eta(job)
+        return None if eta is None else eta - (time.time() - (job.started or time.time()))
+
+    def health(self) -> dict:
+        running = self.running
+        return {
+            "model": self._model[0] if self._model else None,
+            "queue": len(self._waiting),
+            "running": running.id if running else None,
+        }
+
+    @contextlib.contextmanager
+    def watched(self, job: Job) -> Iterator[asyncio.Event]:
+        """An event that is set whenever a job changes."""
+        event = asyncio.Event()
+        job.watchers.add(event)
+        try:
+            yield event
+        finally:
+            job.watchers.discard(event)
+
+    async def ended(self, job: Job) -> None:
+        """Return when it has ended."""
+        with self.watched(job) as event:
+            while not job.ended and not job.forgotten:
+                if self._stopping:
+                    raise Refusal(503, "stopping", "the server is being stopped")
+                event.clear()
+                if not job.ended:
+                    await event.wait()
+
+    def _tell(self, job: Job) -> None:
+        """Wake those who watch it, from any thread."""
+
+        def wake() -> None:
+            for event in job.watchers:
+                event.set()
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            if self._loop:
+                self._loop.call_soon_threadsafe(wake)
+
+    def _save(self, job: Job) -> None:
+        if job.forgotten:
+            return
+        try:
+            write_json(self._shelf.place(job.id) / "job.json", asdict(job))
+        except SAMAudioError as error:  # it goes on without
+            log.warning("%s cannot be kept: %s", job.id, error)
+
+    def _end(self, job: Job, status: str, error: SAMAudioError | None = None) -> None:
+        job.status, job.finished = status, time.time()
+        job.error = body(error) if error else None
+        self.counts[status] += 1
+        self._save(job)
+
+    def _run(self) -> None:
+        """What the worker's thread does."""
+        while (job := self._next()) is not None:
+            took = time.perf_counter()
+            status, error = self._made(job)
+            took = time.perf_counter() - took
+            with self._wake:
+                self.running = None
+                if job.forgotten:
+                    remove(self._shelf.place(job.id))
+                else:
+                    if status == "done":
+                        self._paces[job.request["model"]] = job.work / max(took, 1e-9)
+                        self.sums["audio"] += job.seconds
+                    self._end(job, status, error)
+            log.info("%s %s after %.1f s", job.id, status, took)
+            self._tell(job)
+        self._unload()
+
+    def _next(self) -> Job | None:
+        """The job whose turn it is; None at the end."""
+        with self._wake:
+            while not self._waiting and not self._stopping:
+                if not self._wake.wait(self._idle if self._model else None):
+                    self._unload()
+            if self._stopping:
+                return None
+            job = self.running = self._waiting.pop(0)
+            job.status, job.started = "running", time.time()
+            self._save(job)
+        log.info("%s starts with %s", job.id, job.request["model"])
+        self._tell(job)
+        for other in list(self._waiting):
+            self._tell(other)
+        return job
+
+    def _made(self, job: Job) -> tuple[str, SAMAudioError | None]:
+        """Do it. Returns how it ended."""
+        folder = self.folder(job)
+        names = {folder / "input": job.name, folder / "film": job.name}
+        with listening() as notes:
+            try:
+                self._make(job, folder)
+                return "done", None
+            except Cancelled:
+                if self._stopping and not job.forgotten:
+                    return "failed", SAMAudioError(STOPPED)
+                return "cancelled", None
+            except SAMAudioError as error:
+                text = re.sub(re.escape(f"{folder}/"), "", named(str(error), names))
+                return "failed", SAMAudioError(text)
+            except Exception as error:  # noqa: BLE001 - the worker goes on with the next one
+                log.error("%s failed", job.id, exc_info=error)
+                short = isinstance(error, MemoryError)
+                text = (
+                    "memory ran out" if short else "this is a bug of the server: its log has more"
+                )
+                return "failed", Refusal(500, "internal", f"the job failed: {text}")
+            finally:
+                told = (named(note, names).replace(f"{folder}/", "") for note in notes)
+                job.notes += [note for note in told if note not in job.notes]
+                job.progress = None
+
+    def _make(self, job: Job, folder: Path) -> None:
+        def tell(progress: Progress) -> None:
+            job.progress = progress
+            self._tell(job)
+
+        def found(spans: list) -> None:
+            rows = list(map(to_json, spans))
+            job.spans = rows if "descriptions" in job.request else rows[0]
+            job.predicted = True
+
+        request, cancel = job.request, job.stop.is_set
+        limit = request["max_memory"] or self._limit
+        model = self._loaded(request["model"])
+        with memory.wired(limit):
+            if job.kind == "spans":
+                told = work.spans(folder, request, job.name, model, tell, cancel)
+            else:
+                film = folder / job.film if job.film else None
+                told = work.separate(folder, request, job.name, film, model, tell, cancel, found)
+        for stage, spent in told.pop("spent", {}).items():
+            self.sums[f"stage {stage}"] += spent
+        self.sums["evaluations"] += told.pop("evaluations", 0)
+        with self._wake:
+            for name, value in told.items():
+                setattr(job, name, value)
+
+    def _loaded(self, name: str) -> SAMAudio:
+        """The model, instead of any other."""
+        if self._model is None or self._model[0] != name:
+            self._unload()
+            self._model = name, SAMAudio.from_pretrained(self._catalogue.find(name).folder)
+        return self._model[1]
+
+    def _unload(self) -> None:
+        if self._model:
+            log.info("%s is unloaded", self._model[0])
+            self._model = None
+            rank.loaded.cache_clear()
+            gc.collect()
+            mx.clear_cache()
