@@ -126,7 +126,7 @@ def first_sound(seconds: float, steps: int, repeats: int) -> list[dict]:
 def main(arguments: list[str]) -> None:
     defaults = dict(seconds=2.0, steps=STEPS, repeats=3)
     parser = report.parser(__doc__, **defaults)
-    parser.add_argument("what", choices=("soak", "first-sound"))
+    parser.add_argument("what", choices=("soak", "first-sound"), help="to measure")
     parser.add_argument("--jobs", type=report.positive, default=300, help="of the soak")
     options: argparse.Namespace = parser.parse_args(arguments)
     if options.what == "soak":
