@@ -159,50 +159,12 @@ def listening(options: argparse.Namespace, tries: int) -> Iterator[socket.socket
 
 async def run(options: argparse.Namespace, folder: Path, sock: socket.socket, play: bool) -> None:
     """Serve until somebody says stop."""
-    import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    from .app import Limits, Site, application, tidy
-    from .catalogue import Catalogue
-    from .guard import Guard
-    from .jobs import Queue
+    from .app import tidy
     from .notes import collected
-    from .shelf import Shelf
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # they are ours
 
     expire = EXPIRE if options.expire is None and options.keep is None else options.expire
-    catalogue = Catalogue(options.model, options.max_memory)
-    shelf = Shelf(folder, expire, options.max_folder)
-    queue = Queue(
-        shelf, catalogue, most=options.max_queue, limit=options.max_memory, idle=options.idle
-    )
-    site = Site(
-        shelf, queue, catalogue,
-        Limits(options.max_upload, options.max_seconds, options.max_memory),
-    )  # fmt: skip
-    app = Guard(
-        application(site, not options.no_ui),
-        options.token,
-        [options.host, *options.allow_host],
-        options.allow_origin,
-    )
-    server = Server(
-        uvicorn.Config(
-            app,
-            http=H11Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=PATIENCE,
-        )
-    )
+    queue, app = built(options, folder, expire)
+    server = http(app)
 
     def stop() -> None:
         server.force_exit = server.should_exit
@@ -225,6 +187,50 @@ async def run(options: argparse.Namespace, folder: Path, sock: socket.socket, pl
             tidying.cancel()
             queue.stop()
             await asyncio.to_thread(queue.join)
+
+
+def built(options: argparse.Namespace, folder: Path, expire: float | None):
+    """The queue of jobs, and the application around it."""
+    from .app import Limits, Site, application
+    from .catalogue import Catalogue
+    from .guard import Guard
+    from .jobs import Queue
+    from .shelf import Shelf
+
+    catalogue = Catalogue(options.model, options.max_memory)
+    shelf = Shelf(folder, expire, options.max_folder)
+    queue = Queue(
+        shelf, catalogue, most=options.max_queue, limit=options.max_memory, idle=options.idle
+    )
+    limits = Limits(options.max_upload, options.max_seconds, options.max_memory)
+    app = application(Site(shelf, queue, catalogue, limits), not options.no_ui)
+    hosts = [options.host, *options.allow_host]
+    return queue, Guard(app, options.token, hosts, options.allow_origin)
+
+
+def http(app):
+    """A uvicorn server that leaves signals to us."""
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server(
+        uvicorn.Config(
+            app,
+            http=H11Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=PATIENCE,
+        )
+    )
 
 
 def announce(options: argparse.Namespace, sock: socket.socket, play: bool) -> None:

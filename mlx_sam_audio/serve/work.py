@@ -89,11 +89,23 @@ def separate(
     for notice in write_all(sounds, [Output(x, folder / f"{x.label}.wav") for x in made], None):
         note(notice)
     run.watch.advance("write", 1)
-    facts = run.stem_facts
+    return told_of(folder, request, name, prompts, sounds, made)
+
+
+def told_of(
+    folder: Path,
+    request: dict,
+    name: str,
+    prompts: Sequence[Prompt],
+    sounds: Sounds,
+    made: Sequence[Result],
+) -> dict:
+    """What a job tells of its results; the report is written beside them."""
+    facts = sounds.run.stem_facts
     seconds = dict(facts[0].seconds)
     seconds["total"] = sum(seconds.values())
     outputs = tuple(Output(result, Path(f"{result.label}.wav")) for result in made)
-    job = Reported(Source(source, name), tuple(prompts), outputs)
+    job = Reported(Source(folder / "input", name), tuple(prompts), outputs)
     values = report.values(job, request["model"], facts, seconds)
     write_text(folder / "report.json", json.dumps(values, indent=2) + "\n")
     described = ["", *(prompt.description for prompt in prompts), ""]
@@ -113,7 +125,7 @@ def separate(
         "predicted": any(one.spans_predicted for one in facts),
         "absent": absent if several else absent[0],
         "stems": stems,
-        "sample_rate": model.sample_rate,
+        "sample_rate": sounds.rate,
         "channels": sounds.channels,
         "spent": seconds,
         "evaluations": facts[0].evaluations * facts[0].windows,
