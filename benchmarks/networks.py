@@ -16,6 +16,14 @@ from mlx.utils import tree_flatten
 
 from benchmarks import report
 from benchmarks.models import CODEC, VISION
+from mlx_sam_audio.models.aesthetics import (
+    CLIP,
+    AestheticsConfig,
+    AestheticsNetwork,
+    Target,
+    Targets,
+    WavLMConfig,
+)
 from mlx_sam_audio.models.clap import ClapConfig, ClapNetwork
 from mlx_sam_audio.models.dacvae import EncoderConfig
 from mlx_sam_audio.models.htsat import HTSATConfig
@@ -33,6 +41,9 @@ MODERNBERT = ModernBertConfig(
 PE_LARGE = PETransformerConfig(1792, 14, 28, 4800, 1e-5, 10_000)
 ENCODER = EncoderConfig(
     CODEC.sample_rate, CODEC.encoder_dim, CODEC.encoder_rates, CODEC.latent_dim, CODEC.codebook_dim
+)
+WAVLM = WavLMConfig(
+    512, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), 768, 12, 12, 3072, 128, 16, 320, 800
 )
 FRAMES = 250  # 10 s
 TOKENS, MASK = mx.ones((1, 8), mx.int32), mx.ones((1, 8), mx.bool_)
@@ -103,12 +114,24 @@ class Picture:
         return sound @ self.network.vision(mx.zeros((15, 3, 2, 224, 224))).T
 
 
+class Aesthetics:
+    work = "10 s of audio"
+
+    def __init__(self):
+        targets = Targets(*[Target(5, 2)] * 4)
+        self.network = AestheticsNetwork(AestheticsConfig(WAVLM, 5, targets, "float32"))
+
+    def __call__(self) -> mx.array:
+        return self.network(mx.zeros((1, CLIP)) + 0.1, mx.ones((1, CLIP), mx.bool_))
+
+
 NETWORKS = {
     "PE-Core-L14-336": Vision,
     "PE-A-Frame large": Spans,
     "SAM-Audio judge": Judge,
     "CLAP": Clap,
     "ImageBind": Picture,
+    "audiobox-aesthetics": Aesthetics,
 }
 
 

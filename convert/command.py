@@ -17,12 +17,12 @@ from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models.config import DTYPES, KINDS, is_ours
 from mlx_sam_audio.models.quantise import QuantisationConfig
 
-from . import clap, imagebind, judge, known, pe_a_frame, sam_audio, upload, verify
+from . import aesthetics, clap, imagebind, judge, known, pe_a_frame, sam_audio, upload, verify
 from .folder import check_space, check_target, whole, write_json, write_weights
 from .sources import Source
 from .tensors import Tensors
 
-CHECKPOINTS = (sam_audio, pe_a_frame, judge, clap, imagebind)
+CHECKPOINTS = (sam_audio, pe_a_frame, judge, clap, imagebind, aesthetics)
 REPOS = {name: place for kind in CHECKPOINTS for name, place in kind.REPOS.items()}
 
 

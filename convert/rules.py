@@ -15,7 +15,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio.loading.weights import complain
-from mlx_sam_audio.models import conv, dacvae, dit, htsat, vision, watermark
+from mlx_sam_audio.models import aesthetics, conv, dacvae, dit, htsat, vision, watermark
 from mlx_sam_audio.models import imagebind as imagebind_network
 from mlx_sam_audio.models import sam_audio as network
 from mlx_sam_audio.models.config import Stored
@@ -96,9 +96,10 @@ def join(prefix: str, key: str) -> str:
     return f"{prefix}.{key}" if prefix else key
 
 
-def fold(g: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The weight of a weight-normed convolution: its norm is over all dimensions but the first."""
-    norm = np.sqrt(np.square(v, dtype=np.float64).sum(tuple(range(1, v.ndim)), keepdims=True))
+def fold(g: np.ndarray, v: np.ndarray, kept: int = 0) -> np.ndarray:
+    """The weight of a weight-normed convolution: its norm is over all dimensions but one."""
+    others = tuple(i for i in range(v.ndim) if i != kept)
+    norm = np.sqrt(np.square(v, dtype=np.float64).sum(others, keepdims=True))
     check_alike(g, norm)
     with np.errstate(invalid="ignore"):  # a row of zeros turns NaN, which is refused if it is used
         return v * (g / norm).astype(np.float32)
@@ -269,6 +270,12 @@ def tower(projection: str) -> Callable[..., list[Rule]]:
     ]
 
 
+def position_conv(module: aesthetics.PositionConv, has) -> list[Rule]:
+    """Its weight norm has a factor for each tap."""
+    sources = ("weight_g", "weight_v")
+    return [Rule(("weight",), sources, lambda g, v: (fold(g, v, 2).transpose(0, 2, 1),))]
+
+
 def packed_attention(module: imagebind_network.Attention, has) -> list[Rule]:
     return [
         Rule((f"qkv.{key}",), (source,), lambda packed: (packed,))
@@ -277,6 +284,8 @@ def packed_attention(module: imagebind_network.Attention, has) -> list[Rule]:
 
 
 SPECIAL = {
+    aesthetics.Convolution: lambda _, has: [convolution(has, lambda w: w.transpose(0, 2, 1))],
+    aesthetics.PositionConv: position_conv,
     conv.Conv1d: lambda _, has: [convolution(has, lambda w: w.transpose(0, 2, 1))],
     conv.StridedConv1d: lambda _, has: [convolution(has, strided)],
     conv.TransposedConv1d: lambda _, has: [convolution(has, transposed)],

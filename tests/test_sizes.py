@@ -17,6 +17,7 @@ def parameters(network) -> int:
         ("PE-A-Frame large", 1_429_154_050),
         ("CLAP", 153_525_848),
         ("ImageBind", 719_065_088),
+        ("audiobox-aesthetics", 103_858_216),  # without mask_emb and 128 factors of a norm
     ],
 )
 def test_networks(name, count):

@@ -209,12 +209,12 @@ def all_models() -> Told:
 
 
 def one_model(folder: Path) -> Told:
-    from ..models import clap, imagebind, judge, pe_a_frame, sam_audio
+    from ..models import aesthetics, clap, imagebind, judge, pe_a_frame, sam_audio
     from ..settings import LONG
     from . import choice
 
     kinds = [sam_audio.ModelConfig, pe_a_frame.SpanPredictorConfig, judge.JudgeConfig]
-    kinds += [clap.ClapConfig, imagebind.ImageBindConfig]
+    kinds += [clap.ClapConfig, imagebind.ImageBindConfig, aesthetics.AestheticsConfig]
     stored, entries = read_json(folder / "config.json"), manifest.read(folder)
     named = str(stored.get("model_type"))
     kind = {kind.model_type: kind for kind in kinds}.get(named, kinds[0])

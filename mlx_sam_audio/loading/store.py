@@ -11,12 +11,12 @@ from .hub import place, say
 from .strict_json import read_json
 
 SIZES = ("small", "base", "large", "small-tv", "base-tv", "large-tv")
-AUXILIARY = ("pe-a-frame-small", "pe-a-frame-base", "pe-a-frame-large", "judge", "clap")
+AUXILIARY = (*(f"pe-a-frame-{size}" for size in SIZES[:3]), "judge", "clap", "aesthetics")
 KNOWN = (*SIZES, *AUXILIARY, "imagebind", "demo")
 HUB = ".hub.json"  # beside the files of a model: which repo of the hub it came from
 ORIGINALS = {f"facebook/sam-audio-{size}": size for size in (*SIZES, "judge")}
 ORIGINALS |= {f"facebook/{name}": name for name in AUXILIARY if name.startswith("pe-")}
-ORIGINALS |= {"lukewys/laion_clap": "clap"}
+ORIGINALS |= {"lukewys/laion_clap": "clap", "facebook/audiobox-aesthetics": "aesthetics"}
 DEMO = Path(__file__).parent.parent / "demo" / "model"
 
 

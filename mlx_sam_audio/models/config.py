@@ -85,6 +85,7 @@ KINDS = {
     "sam_audio_judge": "a judge",
     "imagebind": "an ImageBind ranker",
     "clap": "a CLAP ranker",
+    "aesthetics": "an aesthetics model",
 }
 
 
