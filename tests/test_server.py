@@ -22,6 +22,7 @@ import zipfile
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -1000,6 +1001,60 @@ def test_a_killed_server_loses_nothing_that_is_kept(home, tmp_path):
     assert (keep / "jobs" / done["id"] / "target.wav").exists()
 
 
+def test_what_others_put_into_a_kept_folder(home, tmp_path):
+    """Is not served, and stops nothing."""
+    keep = tmp_path / "kept"
+    options = ["--keep", keep, "--model", "demo", "--max-folder", "20MB"]
+    first = Server(*options, home=home)
+    jobs = [first.done(first.ask(first.upload(mixture()), description="a bird")) for _ in range(2)]
+    assert first.stop() == 0
+    places = [keep / "jobs" / job["id"] for job in jobs]
+    values = json.loads((places[0] / "job.json").read_text())
+    (places[0] / "job.json").write_text(json.dumps({**values, "created": "yesterday"}))
+    (places[1] / "target.wav").unlink()
+    (places[1] / "target.wav").symlink_to("/etc/passwd")
+    second = Server(*options, home=home)
+    assert second("GET", f"/v1/jobs/{jobs[0]['id']}").status == 404
+    for end in (".wav", ".flac", "/peaks"):
+        assert second("GET", f"{jobs[1]['stems']['target']['url']}{end}").status == 404
+    bomb = io.BytesIO()
+    soundfile.write(bomb, np.zeros((600 * RATE, 2)), RATE, format="FLAC")
+    assert len(bomb.getvalue()) < 100_000  # and 77 MB when it is decoded
+    answer = second("POST", "/v1/files", bomb.getvalue())
+    assert (answer.status, answer.error["code"]) == (507, "no_room")
+    assert second.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("Screen Recording 3.00.00\u202fPM.wav", "Screen Recording 3.00.00\u202fPM.wav"),
+        ("C:\\sounds\\a\u00a0b.wav", "a\u00a0b.wav"),
+        ("../../etc/\u0646\u0645\u06cc\u200c\u062e.wav", "\u0646\u0645\u06cc\u200c\u062e.wav"),
+        ("evil\u202egnp.wav\r\nX: y", "evilgnp.wavX: y"),
+        ("/", "recording"),
+    ],
+)
+def test_names_of_clients_are_kept_as_texts(server, name, shown):
+    answer = server("POST", f"/v1/files?name={quote(name)}", wav(mixture()))
+    assert answer.json["name"] == shown
+    saved = server("GET", f"/v1/files/{answer.json['id']}/content?download=1")
+    assert "\n" not in saved.headers["content-disposition"] and saved.status == 200
+
+
+def test_an_upload_whose_client_leaves(server):
+    """Is not decoded to its end, nor kept."""
+    long = io.BytesIO()
+    soundfile.write(long, np.zeros((900 * RATE, 2)), RATE, format="FLAC")
+    before = server("GET", "/v1/files").json["data"]
+    connection = server.connection()
+    connection.request("POST", "/v1/files", long.getvalue())
+    time.sleep(0.3)
+    connection.close()
+    time.sleep(4)
+    assert server("GET", "/v1/files").json["data"] == before
+
+
 def test_a_killed_servers_temporary_folder_goes_with_the_next(home):
     first = Server("--model", "demo", home=home)
     first.upload(mixture())
@@ -1039,6 +1094,9 @@ def test_a_killed_servers_temporary_folder_goes_with_the_next(home):
         (["--expire", "soon"], "no time"),
         (["--max-queue", "0"], "1 or more"),
         (["--port", "70000"], "--port"),
+        (["--host", "0.0.0.0", "--token", ""], "--token is empty"),
+        (["--keep", __file__], "cannot make the folder"),
+        (["--keep", "/proc/x"], "cannot make the folder"),
     ],
 )
 def test_bad_options_are_one_line(options, sentence, capfd):

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import logging
+import threading
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -37,8 +38,8 @@ from . import intake, lanes, requests
 from .catalogue import Catalogue
 from .jobs import Job, Queue
 from .notes import listening, named
-from .refusal import Refusal, answer, missing
-from .shelf import Shelf
+from .refusal import Refusal, answer
+from .shelf import Shelf, own
 
 log = logging.getLogger("mlx_sam_audio.server")
 PATIENCE = 5.0  # seconds after which events say that nothing is new
@@ -69,6 +70,7 @@ class Site:
 
     def __init__(self, shelf: Shelf, queue: Queue, catalogue: Catalogue, limits: Limits):
         self.shelf, self.queue, self.catalogue, self.limits = shelf, queue, catalogue, limits
+        self._asking = threading.Lock()  # the plan of a model is for one at a time
 
     # what is there
 
@@ -150,7 +152,7 @@ class Site:
 
     async def ask(self, request: Request) -> Response:
         values = requests.parse(await body_of(request))
-        job = self.asked(values)
+        job = await run_in_threadpool(self.asked, values)
         return created(f"/v1/jobs/{job.id}", self.queue.view(job), 202)
 
     def asked(self, values: dict) -> Job:
@@ -159,7 +161,7 @@ class Site:
         source = self.queue.source(values.get("input"))
         model = self.catalogue.find(values.get("model"))
         names = dict.fromkeys((source.path, source.lane), source.name)
-        with listening() as notes, named_errors(names):
+        with self._asking, listening() as notes, named_errors(names):
             wanted = requests.wanted(values, source, model, self.limits.max_memory)
             del notes[:]  # they come again when it runs
             return self.queue.add(wanted)
@@ -223,7 +225,8 @@ class Site:
         name, dot, suffix = request.path_params["stem"].rpartition(".")
         job = self.queue.job(request.path_params["id"])
         if f"{dot}{suffix}" not in MEDIA:
-            raise missing("such form of a stem: there are .wav, .flac and, of a video, .mp4")
+            text = "stems are a .wav, a .flac and, of a video, an .mp4"
+            raise Refusal(404, "not_found", text)
         path = self.queue.stem(job, name).with_suffix(f".{suffix}")
         if not path.exists():
             async with job.making:
@@ -327,6 +330,7 @@ def created(place: str, values: dict, status: int) -> Response:
 def sent(request: Request, path: Path, kind: str, name: str, always: bool = False) -> FileResponse:
     """A file, or the range of it that is asked for. Its name is for who saves it."""
     saved = always or request.query_params.get("download")
+    own(path)
     how = "attachment" if saved else "inline"
     return FileResponse(path, media_type=kind, filename=name, content_disposition_type=how)
 

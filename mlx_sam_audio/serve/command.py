@@ -106,6 +106,8 @@ def main(arguments: list[str], play: bool) -> int | None:
         raise SAMAudioError(
             f"the server needs {', '.join(lacking)}: pip install 'mlx-sam-audio[serve]'"
         )
+    if options.token == "":
+        raise SAMAudioError("--token is empty: anybody would know it")
     if options.max_queue < 1:
         raise SAMAudioError("--max-queue is 1 or more")
     if play and options.token is None:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from ..errors import SAMAudioError
+from ..errors import SAMAudioError, shown
 from . import intake, requests
 from .jobs import Job
 from .refusal import Refusal, body, invalid
@@ -40,7 +40,8 @@ def route(site):
             raise Refusal(422, "missing", 'there is no file in the field "file"', "file")
         file, form = await intake.taken(request, site.shelf, site.limits)
         try:
-            job = site.asked({"input": {"file": file.id}, **asked(form, site.catalogue)})
+            values = {"input": {"file": file.id}, **asked(form, site.catalogue)}
+            job = await run_in_threadpool(site.asked, values)
         finally:
             site.shelf.forget(file.id)  # the job has its own
         answers = form.get("response_format", "json")
@@ -81,7 +82,11 @@ def asked(form: dict[str, str], catalogue) -> dict:
     values |= {"model": model_of(form.get("model", MODEL), catalogue)}
     values |= {"stereo": form.get("stereo", "mono")}
     if "spans" in form:
-        values["spans"] = requests.parse(f'{{"spans": {form["spans"]}}}'.encode()).get("spans")
+        try:
+            values["spans"] = requests.parse(f'{{"spans": {form["spans"]}}}'.encode()).get("spans")
+        except Refusal:
+            text = f"spans are JSON, not {shown(form['spans'])}"
+            raise invalid(text, "spans") from None
     if form.get("subtract", "").lower() in ("1", "true", "on", "yes"):
         values["residual"] = "subtract"
     return values
@@ -106,7 +111,7 @@ def model_of(name: str, catalogue) -> str:
 async def until_ended(request: Request, queue, job: Job) -> None:
     """Wait for the job, unless the client goes, with whom it is cancelled. Raises Refusal."""
     waits = asyncio.ensure_future(queue.ended(job))
-    leaves = asyncio.ensure_future(left(request))
+    leaves = asyncio.ensure_future(intake.left(request))
     try:
         await asyncio.wait([waits, leaves], return_when=asyncio.FIRST_COMPLETED)
         if not waits.done():
@@ -119,12 +124,6 @@ async def until_ended(request: Request, queue, job: Job) -> None:
         text = job.error["message"] if job.error else f"the job was {job.status}"
         status = 500 if job.error and job.error["type"] == "server_error" else 400
         raise Refusal(status, job.status, text)
-
-
-async def left(request: Request) -> None:
-    """Return when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def made(site, job: Job, form: str) -> Response:

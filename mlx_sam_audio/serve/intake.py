@@ -1,26 +1,34 @@
 """Recordings that clients send: streamed to disk, counted, and looked at before they are taken."""
 
+import asyncio
 import errno
+import re
+import threading
 import time
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from ..errors import SAMAudioError, plain
+from ..errors import SAMAudioError
 from ..media import audio, containers, decoding, sound_files, video_files
 from .notes import listening, named
-from .refusal import Refusal, invalid
+from .refusal import Refusal, invalid, no_room
 from .shelf import File, Shelf, new_id, write_json
 
 PIECE = 2**20  # bytes written at a time
 MOST_FIELDS, MOST_VALUE = 64, 2**16  # of a form beside its file; bytes of each
 LONGEST_NAME = 200
+CHECKED = 2**25  # decoded bytes after which one looks how much room is left
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")  # of characters
+MOVING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # texts about
 TYPES = {  # of FFmpeg's demuxers, for browsers; with pictures they are video
     "aac": "audio/aac",
     "aiff": "audio/aiff",
@@ -112,9 +120,24 @@ async def taken(request: Request, shelf: Shelf, limits) -> tuple[File, Fields]:
     check_size(request, shelf, limits.max_upload)
     with shelf.making(id := new_id("f")) as part:
         name, fields = await received(request, part / "content", limits.max_upload)
-        file = await run_in_threadpool(looked_at, id, part, name, shelf, limits.max_seconds)
+        gone = threading.Event()
+        leaves = asyncio.ensure_future(left(request, gone))
+        try:
+            async with shelf.looking:
+                look = Look(part, name, shelf, limits.max_seconds, gone.is_set)
+                file = await run_in_threadpool(look.file, id)
+        finally:
+            leaves.cancel()
     shelf.files[id] = file
     return file, fields
+
+
+async def left(request: Request, gone: threading.Event | None = None) -> None:
+    """Return, and tell, when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    if gone:
+        gone.set()
 
 
 def check_size(request: Request, shelf: Shelf, most: int) -> None:
@@ -165,81 +188,102 @@ async def poured(request: Request, write: Callable[[bytes], object], most: int) 
         await run_in_threadpool(write, bytes(held))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Refusal(507, "no_room", "the server's disk is full") from None
+            raise no_room() from None
         raise
 
 
 def clean(name: str | None) -> str:
-    """A client's name of a file, to be shown."""
-    last = plain(name or "").replace("\\", "/").rpartition("/")[2].strip()
-    return last[-LONGEST_NAME:] or "recording"
+    """A client's name of a file, to be shown: without folders, and without what moves a text."""
+    last = re.split(r"[/\\]", name or "")[-1]
+    last = "".join(c for c in last if c not in MOVING and unicodedata.category(c) not in UNSEEN)
+    return last.strip()[-LONGEST_NAME:] or "recording"
 
 
-def looked_at(id: str, part: Path, name: str, shelf: Shelf, most: float) -> File:
-    """What there is in the folder of a file, which gets all that belongs to it. All of the sound is
-    decoded once, so that whatever is wrong with it is said now."""
-    content = part / "content"
-    with listening():
-        try:
-            told = facts(content, part / "lane.wav", most)
-        except Refusal:
-            raise
-        except SAMAudioError as error:
-            if sound_files.disk_is_full(part):
-                raise Refusal(507, "no_room", "the server's disk is full") from None
-            raise Refusal(400, "unreadable", named(str(error), {content: name}), "file") from None
-    created = time.time()
-    file = File(
-        id=id,
-        name=name,
-        bytes=content.stat().st_size,
-        created=created,
-        expires=shelf.ends(created),
-        **told,
-    )
-    shelf.check_room(0)
-    write_json(part / "file.json", asdict(file))
-    return file
+@dataclass(frozen=True)
+class Look:
+    """At what there is in the folder of a file, which gets all that belongs to it. All of the sound
+    is decoded once, so that whatever is wrong with it is said now."""
 
+    part: Path
+    name: str  # the client's
+    shelf: Shelf
+    most: float  # seconds
+    gone: Callable[[], bool] = lambda: False  # whether nobody waits for it
 
-def facts(content: Path, lane: Path, most: float) -> dict:
-    """Of a recording. Where one cannot read it from any sample on, `lane` gets its sound."""
-    with containers.opened(content) as container:
-        kind = container.format.name.split(",")[0]
-    first, rate, _ = audio.beginning(content)
-    channels = first.shape[1]
-    sides = "both" if channels > 1 and audio.folds(content) else "mono"
-    wide = 1 if sides == "mono" else 2
-    header = decoding.plain(content)
-    seekable = header is not None and header.format != "FLAC" and channels == wide
-    if header is not None:
-        header.close()
-    samples = 0
-    with ExitStack() as stack:
-        writer = None
-        if not seekable:
-            writer = sound_files.Writer(lane, lane, rate, int(most * rate), wide)
-            stack.callback(writer.discard)
-        for block in audio.blocks(content, rate, wide):
+    @property
+    def content(self) -> Path:
+        return self.part / "content"
+
+    def file(self, id: str) -> File:
+        with listening():
+            try:
+                told = self._facts()
+                self.shelf.check_room(0)
+            except Refusal:
+                raise
+            except SAMAudioError as error:
+                if sound_files.disk_is_full(self.part):
+                    raise no_room() from None
+                text = named(str(error), {self.content: self.name})
+                raise Refusal(400, "unreadable", text, "file") from None
+        created = time.time()
+        size, expires = self.content.stat().st_size, self.shelf.ends(created)
+        file = File(id=id, name=self.name, bytes=size, created=created, expires=expires, **told)
+        write_json(self.part / "file.json", asdict(file))
+        return file
+
+    def _facts(self) -> dict:
+        """Of the recording. Where one cannot read it from any sample on, there will be a lane."""
+        content, lane = self.content, self.part / "lane.wav"
+        with containers.opened(content) as container:
+            kind = container.format.name.split(",")[0]
+        first, rate, _ = audio.beginning(content)
+        channels = first.shape[1]
+        sides = "both" if channels > 1 and audio.folds(content) else "mono"
+        wide = 1 if sides == "mono" else 2
+        header = decoding.plain(content)
+        seekable = header is not None and header.format != "FLAC" and channels == wide
+        if header is not None:
+            header.close()
+        with ExitStack() as stack:
+            writer = None
+            if not seekable:
+                writer = sound_files.Writer(lane, lane, rate, int(self.most * rate), wide)
+                stack.callback(writer.discard)
+            samples = self._decoded(audio.blocks(content, rate, wide), rate, writer)
+            if writer:
+                writer.close()
+        video = pictures(content)
+        return dict(
+            seconds=samples / rate,
+            samples=samples,
+            sample_rate=rate,
+            channels=channels,
+            sides=sides,
+            plain=seekable,
+            video=video,
+            type=type_of(kind, video is not None),
+        )
+
+    def _decoded(
+        self, blocks: Iterable[np.ndarray], rate: int, writer: sound_files.Writer | None
+    ) -> int:
+        """How many samples there are; few bytes may hold many."""
+        samples, unchecked = 0, 0
+        for block in blocks:
+            if self.gone():
+                raise Refusal(499, "left", "nobody waits for the answer")
             samples += block.shape[-1]
-            if samples > most * rate:
-                text = f"the file lasts longer than the {most:g} s that this server takes"
+            if samples > self.most * rate:
+                text = f"the file lasts longer than the {self.most:g} s that this server takes"
                 raise Refusal(413, "too_long", text, "file")
             if writer:
                 writer.write(block)
-        if writer:
-            writer.close()
-    video = pictures(content)
-    return dict(
-        seconds=samples / rate,
-        samples=samples,
-        sample_rate=rate,
-        channels=channels,
-        sides=sides,
-        plain=seekable,
-        video=video,
-        type=type_of(kind, video is not None),
-    )
+                unchecked += block.nbytes
+                if unchecked > CHECKED:
+                    self.shelf.check_room(0)
+                    unchecked = 0
+        return samples
 
 
 def type_of(kind: str, video: bool) -> str:
@@ -266,10 +310,11 @@ def example(shelf: Shelf) -> tuple[File, str]:
 
     made = sounds.mixture(sounds.heldout_rng(SEED), SECONDS, count=2)
     name = f"{' and '.join(made.names)}.wav"
+    shelf.check_room(2 * made.mixture.nbytes)
     with shelf.making(id := new_id("f")) as part:
         written = part / "example.wav"
         sound_files.write(written, made.mixture, sounds.SAMPLE_RATE)
         written.rename(part / "content")
-        file = looked_at(id, part, name, shelf, 2 * SECONDS)
+        file = Look(part, name, shelf, 2 * SECONDS).file(id)
     shelf.files[id] = file
     return file, sounds.FAMILIES[made.names[0]].phrases[1]

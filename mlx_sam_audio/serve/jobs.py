@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,20 +22,25 @@ from ..engine import memory
 from ..engine.progress import Progress
 from ..errors import Cancelled, SAMAudioError
 from ..files import remove, sweep
+from ..media import sound_files
 from ..model import SAMAudio
 from ..ranking import rank
 from ..span_predictor import to_json
 from . import work
 from .catalogue import Catalogue
 from .notes import listening, named
-from .refusal import Refusal, body, invalid, missing
+from .refusal import Refusal, body, invalid, missing, no_room
 from .requests import Source, Wanted
-from .shelf import Shelf, link, new_id, read_json, write_json
+from .shelf import Shelf, kept_as, link, new_id, own, write_json
 
 log = logging.getLogger("mlx_sam_audio.server")
 ENDS = ("done", "failed", "cancelled")
 STOPPED = "the server was stopped while this job ran: start it again"
 LEAST_WAIT = 5  # seconds, of Retry-After
+
+
+def stopped() -> Refusal:
+    return Refusal(503, "stopped", STOPPED)
 
 
 @dataclass(eq=False)
@@ -124,17 +129,15 @@ class Queue:
 
     def _kept(self) -> Iterator[Job]:
         """What an earlier server left: what waited waits again, what ran has failed."""
-        names = {one.name for one in fields(Job)}
         found = []
         for folder in self._shelf.kept("j"):
-            values = read_json(folder / "job.json")
-            if values is None or values.keys() != names:
+            job = kept_as(Job, folder / "job.json")
+            if job is None:
                 continue
             sweep(folder)
-            job = Job(**values)
             if job.status == "running":
                 job.status, job.finished = "failed", time.time()
-                job.error = body(SAMAudioError(STOPPED))
+                job.error = body(stopped())
                 self._save(job)
             found.append(job)
         found.sort(key=lambda job: job.created)
@@ -159,7 +162,7 @@ class Queue:
             raise Refusal(409, "not_done", f"the job is {job.status}: its stems are not there yet")
         if name not in job.stems:
             raise missing("such stem of this job")
-        return self.folder(job) / f"{name}.wav"
+        return own(self.folder(job) / f"{name}.wav")
 
     def source(self, given: object) -> Source:
         """What a request's input names."""
@@ -400,9 +403,11 @@ class Queue:
                 return "done", None
             except Cancelled:
                 if self._stopping and not job.forgotten:
-                    return "failed", SAMAudioError(STOPPED)
+                    return "failed", stopped()
                 return "cancelled", None
             except SAMAudioError as error:
+                if sound_files.disk_is_full(folder):
+                    return "failed", no_room()
                 text = re.sub(re.escape(f"{folder}/"), "", named(str(error), names))
                 return "failed", SAMAudioError(text)
             except Exception as error:  # noqa: BLE001 - the worker goes on with the next one

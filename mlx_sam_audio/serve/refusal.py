@@ -24,6 +24,10 @@ def missing(what: str) -> Refusal:
     return Refusal(404, "not_found", f"there is no {what}: it was removed, or never there")
 
 
+def no_room() -> Refusal:
+    return Refusal(507, "no_room", "the server's disk is full")
+
+
 def body(error: SAMAudioError) -> dict:
     """What JSON tells of it."""
     status = getattr(error, "status", 400)

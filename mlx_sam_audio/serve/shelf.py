@@ -3,6 +3,7 @@
 A folder appears whole or not at all. Names of clients are texts in JSON, never paths.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -12,17 +13,21 @@ import secrets
 import shutil
 import tempfile
 import time
+import types
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar, get_origin, get_type_hints
 
 from ..errors import SAMAudioError
-from ..files import make_folder, remove, sweep, whole
+from ..files import make_folder, reason, remove, sweep, whole
 from .refusal import Refusal, missing
 
 TEMPORARY = "mlx-sam-audio-server."
 ID = re.compile(r"[fj]_[0-9a-f]{32}")
 FREE = 2**26  # bytes of the disk that are left to others
+DECODED = 2  # uploads that are decoded at a time
+T = TypeVar("T")
 
 
 @dataclass
@@ -59,7 +64,9 @@ class Shelf:
         for place in self._places.values():
             make_folder(place)
             sweep(place)
-        self.files = {file.id: file for file in map(read_file, self.kept("f")) if file}
+        self.looking = asyncio.Semaphore(DECODED)
+        found = (kept_as(File, folder / "file.json") for folder in self.kept("f"))
+        self.files = {file.id: file for file in found if file}
 
     def kept(self, kind: str) -> list[Path]:
         """The folders of a kind."""
@@ -78,11 +85,11 @@ class Shelf:
 
     def content(self, file: File) -> Path:
         """What was uploaded."""
-        return self.place(file.id) / "content"
+        return own(self.place(file.id) / "content")
 
     def lane(self, file: File) -> Path:
         """The same sound, as one can read it from any sample on."""
-        return self.content(file) if file.plain else self.place(file.id) / "lane.wav"
+        return self.content(file) if file.plain else own(self.place(file.id) / "lane.wav")
 
     @contextlib.contextmanager
     def making(self, id: str) -> Iterator[Path]:
@@ -153,17 +160,33 @@ def read_json(path: Path) -> dict | None:
     return values if isinstance(values, dict) else None
 
 
-def read_file(folder: Path) -> File | None:
-    values = read_json(folder / "file.json")
-    names = {field.name for field in fields(File)}
-    return File(**values) if values and values.keys() == names else None
+def own(path: Path) -> Path:
+    """A file that we wrote: a folder that is kept may hold what others put there."""
+    if path.is_symlink() or not path.is_file():
+        raise missing("such file any more")
+    return path
+
+
+def kept_as(kind: type[T], path: Path) -> T | None:
+    """What we wrote of a dataclass; None for anything else."""
+    values, hints = read_json(path), get_type_hints(kind)
+    if values is None or values.keys() != hints.keys():
+        return None
+    for name, hint in hints.items():
+        plain = hint if isinstance(hint, types.UnionType) else get_origin(hint) or hint
+        value = values[name]
+        if type(value) is int and isinstance(0.5, plain):  # JSON's numbers
+            value = float(value)
+        if not isinstance(value, plain):
+            return None
+    return kind(**values)
 
 
 @contextlib.contextmanager
 def opened(keep: Path | None) -> Iterator[Path]:
     """A server's folder: the one to keep, or a temporary one that ends with the server."""
     if keep is not None:
-        keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(keep)
         with locked(keep):
             yield keep
         return
@@ -176,7 +199,11 @@ def opened(keep: Path | None) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """As long as its server lives, no other one takes the folder."""
-    with open(folder / "lock", "a") as lock:
+    try:
+        lock = open(folder / "lock", "a")
+    except OSError as error:
+        raise SAMAudioError(f"cannot keep anything in {folder}: {reason(error)}") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
