@@ -1045,7 +1045,7 @@ def test_names_of_clients_are_kept_as_texts(server, name, shown):
 def test_an_upload_whose_client_leaves(server):
     """Is not decoded to its end, nor kept."""
     long = io.BytesIO()
-    soundfile.write(long, np.zeros((900 * RATE, 2)), RATE, format="FLAC")
+    soundfile.write(long, np.zeros((18 * 655_350, 2)), 655_350, format="FLAC")
     before = server("GET", "/v1/files").json["data"]
     connection = server.connection()
     connection.request("POST", "/v1/files", long.getvalue())
