@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.mark.fuzz
-def test_nothing_gets_by_in_two_minutes():
-    words = [sys.executable, "-m", "tests.fuzz", "--cases", "120"]
+def test_nothing_gets_by_in_a_minute():
+    words = [sys.executable, "-m", "tests.fuzz", "--cases", "60"]
     fuzz = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     print(fuzz.stdout)
     assert fuzz.returncode == 0, f"{fuzz.stdout}{fuzz.stderr[-2000:]}"

@@ -220,7 +220,7 @@ def test_what_is_left_out(folder):
 
 def test_the_published_file_has_no_configuration(tmp_path):
     (tmp_path / converter.WEIGHTS).symlink_to(ORIGINAL / converter.WEIGHTS)
-    network = converter.checkpoint(Source.find(str(tmp_path), []), "float16").network
+    network = converter.checkpoint(Source.find(str(tmp_path)), "float16").network
     counts = {
         tower: sum(math.prod(value.shape) for _, value in tree_flatten(network[tower].parameters()))
         for tower in ("audio", "vision")
