@@ -234,7 +234,9 @@ def matched(server, take: dict) -> float:
     return min(np.std(mixture) / np.std(target), max(1, 1 / np.abs(target).max()))
 
 
-def test_a_file_is_dropped_and_separated(page, server, sound, tmp_path):
+def test_a_file_is_dropped_and_separated(page, server, tmp_path):
+    sound = tmp_path / "beeps.wav"  # at a rate at which it lasts some microseconds less
+    soundfile.write(sound, beeps(44_102 / RATE, [0.2, 0.6]), 44_100)
     drop(page, sound)
     drawn(page, 1)
     expect(page.locator("#file-name")).to_have_text("beeps.wav")
@@ -243,6 +245,7 @@ def test_a_file_is_dropped_and_separated(page, server, sound, tmp_path):
     page.focus("#prompt-0")
     page.keyboard.press("Enter")
     drawn(page, 3)
+    expect(page.locator("#scroll")).to_be_hidden()
     names = page.locator(".lane-name span").all_inner_texts()
     assert names == ["Original", "Isolated", "Without"]
     job = server.ask("/v1/jobs")["data"][0]
@@ -251,13 +254,40 @@ def test_a_file_is_dropped_and_separated(page, server, sound, tmp_path):
     for stem in ("mixture", "target", "residual"):
         pcm = server.ask(f"/v1/jobs/{job['id']}/stems/{stem}/pcm")
         sounds.append(np.frombuffer(pcm, np.float32))
-    assert {len(sound) for sound in sounds} == {16_000}
+    assert {len(sound) for sound in sounds} == {16_001}
     assert page.get_attribute("#playhead", "aria-valuemax") == "1.00"
     page.click(".lane.isolated summary")
     with page.expect_download() as saved:
         page.click(".lane.isolated >> text=Download wav")
     saved.value.save_as(tmp_path / "target.wav")
     assert np.array_equal(soundfile.read(tmp_path / "target.wav", dtype="float32")[0], sounds[1])
+
+
+def test_what_is_no_sound_is_told_below_the_place_for_it(page, tmp_path):
+    (tmp_path / "words.txt").write_text("words")
+    page.set_input_files("#file", tmp_path / "words.txt")
+    error = page.locator("[data-param~=file] .error")
+    expect(error).to_contain_text("words.txt")
+    place, told = page.locator("#drop").bounding_box(), error.bounding_box()
+    assert told["y"] >= place["y"] + place["height"] and told["width"] == place["width"]
+
+
+def test_the_file_that_was_chosen_last_is_shown(page, long_sound, sound):
+    page.route("**/v1/files?name=long.wav", lambda route: None)  # on and on
+    words = page.locator("#upload-words")
+    page.set_input_files("#file", long_sound)
+    expect(words).to_have_text("sending long.wav\u2026")
+    with page.expect_event("requestfailed") as dropped:
+        page.set_input_files("#file", sound)
+    assert dropped.value.url.endswith("name=long.wav")
+    drawn(page, 1)
+    page.set_input_files("#file", long_sound)
+    expect(words).to_be_visible()
+    with page.expect_event("requestfailed"):
+        page.click("#cancel-upload")
+    expect(words).to_be_hidden()
+    expect(page.locator("#choose")).to_be_focused()
+    expect(page.locator("#file-name")).to_have_text("beeps.wav")
 
 
 def test_a_drawn_span_is_its_row_is_the_request(page, server, sound):
@@ -286,6 +316,17 @@ def test_a_drawn_span_is_its_row_is_the_request(page, server, sound):
     page.click("#zoom-in")
     page.click("#spans tr:first-child [aria-label^=Remove]")
     assert len(rows(page)) == 1
+    for name, typed, told, span in (
+        ("start", "0.9", "Start and end swapped.", [0.85, 0.9]),
+        ("end", "50", "Moved inside the recording.", [0.85, 1]),
+        ("start", "", "A number is needed: it is as before.", [0.85, 1]),
+        ("start", "0.99", "Made 0.05 s long, the shortest.", [0.95, 1]),
+        ("start", "0.5", "", [0.5, 1]),
+    ):
+        page.fill(f"#spans [name={name}]", typed)
+        page.keyboard.press("Tab")
+        expect(page.locator("#spans-told")).to_have_text(told)
+        assert np.allclose(rows(page)[0][1:], span, atol=0.01)
 
 
 def test_labels_are_read(page, sound, tmp_path):
@@ -415,15 +456,20 @@ def test_cancel_stops_within_an_evaluation(page, server, long_sound):
     assert (done["progress"] or {"done": before})["done"] <= before + 1
     expect(page.locator(f"[data-job={job['id']}]")).to_contain_text("cancelled")
     assert page.locator(".lane").count() == 1
+    page.click("#clear-takes")
+    expect(page.locator(".take:is(.cancelled, .failed)")).to_have_count(0)
+    expect(page.locator("#clear-takes")).to_be_hidden()
 
 
 def test_a_reload_keeps_takes_and_what_runs(page, server, long_sound, take):
     spans = [["+", 0.2, 0.4], ["-", 0.5, 1.0]]
-    running = server.start(server.upload(long_sound), steps=12, seed=5, spans=spans)
+    running = server.start(server.upload(long_sound), steps=24, seed=5, spans=spans)
     page.reload()
     expect(page.locator("#running")).to_be_visible()
     page.reload()
     expect(page.locator(f"[data-job={take['id']}]")).to_be_visible()
+    expect(page.locator("#prompt-0")).to_have_value("beep")
+    assert rows(page) == spans
     drawn(page, 3)  # when it is done
     assert f"take={running['id']}" in page.url
     page.reload()
@@ -432,7 +478,7 @@ def test_a_reload_keeps_takes_and_what_runs(page, server, long_sound, take):
     page.locator(f"[data-job={running['id']}] [aria-label^=Repeat]").click()
     expect(page.locator("#seed")).to_have_value("5")
     request = asked(page, lambda: page.click("#separate"))
-    assert request["steps"] == 12, "settings without a field come back, too"
+    assert request["steps"] == 24, "settings without a field come back, too"
     assert request["input"] == running["request"]["input"] and "quality" not in request
 
 
@@ -454,9 +500,17 @@ def test_a_lane_becomes_the_next_input(context, server, take):
 
 
 def test_a_box_on_a_video(page, server, tmp_path):
+    models = server.ask("/v1/models")
+    models["data"][0]["vision"] = True  # as if it were another one
     film = clip(tmp_path / "film.mp4", 25, size=(320, 240), pix_fmt="yuv420p", sound=beeps(1, [0]))
     page.set_input_files("#file", film)
     drawn(page, 1)
+    expect(page.locator("#hears-only")).to_be_visible()
+    expect(page.locator("#box, #box-canvas").filter(visible=True)).to_have_count(0)
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    page.reload()
+    drawn(page, 1)
+    expect(page.locator("#hears-only")).to_be_hidden()
     page.wait_for_function("() => document.getElementById('movie').readyState >= 2")
     frame = page.locator("#box-canvas").bounding_box()
     scale = frame["width"] / 320
@@ -491,7 +545,12 @@ def test_several_prompts(page, server, sound):
     page.fill("#prompt-0", "beep")
     page.click("#add-prompt")
     page.keyboard.type("bell")
-    page.click("#add-prompt")  # which stays empty
+    page.click("#add-prompt")
+    page.click("#separate")
+    empty = page.locator(".prompt:has(#prompt-2)")
+    expect(empty.locator(".error")).to_have_text("Say what it is, or remove it.")
+    expect(page.locator("#prompt-2")).to_be_focused()
+    empty.locator("button").click()
     page.click("#add-span")
     page.select_option("#spans [name=sound]", "1")
     request = asked(page, lambda: page.click("#separate"))
@@ -547,27 +606,57 @@ def test_found_spans_come_back_to_be_edited_over_a_broken_stream(page, server, s
     assert request["spans"] == [["+", 0.1, 0.6]]
 
 
+def test_a_hidden_page_asks_instead_of_holding_a_stream(page, take):
+    job = {**take, "id": "j_" + 32 * "0", "status": "running", "stems": {}}
+    place = f"**/v1/jobs/{job['id']}"
+    page.route("**/v1/jobs", lambda route: route.fulfill(json={"data": [job]}))
+    page.route(place, lambda route: route.fulfill(json=job))
+    page.route(f"{place}/events", lambda route: None)  # on and on
+
+    def hide(hidden: bool) -> None:
+        page.evaluate(
+            """hidden => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    with page.expect_request(f"{place}/events"):
+        page.reload()
+    with page.expect_request(place), page.expect_event("requestfailed") as stream:
+        hide(True)
+    assert stream.value.url.endswith("/events")
+    with page.expect_request(f"{place}/events"):
+        hide(False)
+
+
 def test_two_tabs(context, server, take, sound):
     one, other = opened(context, server), opened(context, server)
     job = server.start(server.upload(sound), "bird", steps=1)
-    for page in (one, other):
+
+    def visit(page) -> None:
         page.bring_to_front()
-        expect(page.locator(f"[data-job={job['id']}]")).to_be_visible()
+        page.evaluate("dispatchEvent(new Event('focus'))")
+
+    for page in (one, other):
+        visit(page)
+        expect(page.locator(f"[data-job={job['id']}] .take-facts")).to_contain_text(" 1 step ")
     server.finished(job)
-    one.bring_to_front()
+    visit(one)
     row = one.locator(f"[data-job={job['id']}]")
     row.locator("summary").click()
     row.get_by_text("Rename").click()
     one.keyboard.type("the bird at dawn")
     one.keyboard.press("Enter")
     expect(row.locator(".take-name")).to_have_text("the bird at dawn")
-    other.bring_to_front()
+    visit(other)
     expect(other.locator(f"[data-job={job['id']}] .take-name")).to_have_text("the bird at dawn")
-    one.bring_to_front()
+    visit(one)
     row.locator("summary").click()
     row.get_by_text("Delete").click()
     expect(row).to_have_count(0)
-    other.bring_to_front()
+    visit(other)
     expect(other.locator(f"[data-job={job['id']}]")).to_have_count(0)
 
 
@@ -577,8 +666,19 @@ def test_a_long_file_takes_the_memory_of_a_few_pieces(page, server, tmp_path):
     soundfile.write(tmp_path / "long.flac", noise, rate)
     asked = []
     page.on("request", lambda request: "/pcm" in request.url and asked.append(request.url))
+    page.evaluate(
+        """() => {
+          const words = document.getElementById("upload-words");
+          window.told = [];
+          new MutationObserver(() => told.push(
+            [words.textContent, document.getElementById("uploaded").position >= 0],
+          )).observe(words, { childList: true });
+        }"""
+    )
     page.set_input_files("#file", tmp_path / "long.flac")
     drawn(page, 1)
+    words = [["sending long.flac\u2026", True], ["reading long.flac\u2026", False]]
+    assert page.evaluate("told") == words
     width = page.locator("#ruler").bounding_box()["width"]
     for at in (0.1, 0.5, 0.9):
         page.click("#ruler", position={"x": at * width, "y": 10})
@@ -621,5 +721,11 @@ def test_without_its_token_the_page_says_so(context, server):
         pytest.skip("this server asks for none")
     page = context.browser.new_page()
     page.goto(server.origin)
-    expect(page.locator("#connection")).to_contain_text("token")
+    told = page.get_by_text("Open the address that the playground printed: it holds the token.")
+    expect(told).to_have_count(1)
+    expect(page.locator("#connection")).to_have_text(told.inner_text())
+    page.click("#example")
+    page.wait_for_timeout(200)
+    expect(told).to_have_count(1)
+    expect(page.locator(".error").filter(visible=True)).to_have_count(0)
     page.close()

@@ -23,11 +23,14 @@ if (given) { // neither kept in the address nor sent to anybody
 const token = sessionStorage.getItem("token");
 /** @type {Record<string, string>} */ const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
+const UNKNOWN = "Open the address that the playground printed: it holds the token.";
+
 /** An answer that says what is wrong, in a sentence, and with which field. */
 export class Refused extends Error {
   /** @param {number} status @param {any} body */
   constructor(status, body) {
-    super(body?.error?.message ?? `The server answered with the status ${status}.`);
+    const message = status === 401 ? UNKNOWN : body?.error?.message;
+    super(message ?? `The server answered with the status ${status}.`);
     this.status = status;
     this.param = body?.error?.param ?? null;
   }
@@ -68,16 +71,19 @@ export const rename = (/** @type {string} */ id, /** @type {string} */ title) =>
 export const forget = (/** @type {string} */ id) => json(`/v1/jobs/${id}`, "DELETE");
 
 /** XMLHttpRequest, since fetch does not tell how far an upload is.
- * @param {globalThis.File} sound @param {(fraction: number) => void} tell @returns {Promise<File>} */
-export const upload = (sound, tell) => new Promise((done, failed) => {
+ * @param {globalThis.File} sound @param {(fraction: number) => void} tell 1 when all is sent, and the server reads it
+ * @param {AbortSignal} signal @returns {Promise<File>} */
+export const upload = (sound, tell, signal) => new Promise((done, failed) => {
   const request = new XMLHttpRequest();
   request.open("POST", `/v1/files?name=${encodeURIComponent(sound.name)}`);
   for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
   request.setRequestHeader("Content-Type", "application/octet-stream");
   request.responseType = "json";
   request.upload.onprogress = (event) => tell(event.loaded / Math.max(1, event.total));
+  request.upload.onload = () => tell(1);
   request.onload = () => (request.status < 300 ? done(request.response) : failed(new Refused(request.status, request.response)));
   request.onerror = () => failed(new Error("The server cannot be reached."));
+  signal.onabort = () => { request.abort(); failed(signal.reason); };
   request.send(sound);
 });
 
@@ -109,15 +115,25 @@ export async function pcm(url, from, to, signal) {
 const FINAL = new Set(["done", "failed", "cancelled"]);
 const pause = (/** @type {number} */ ms) => new Promise((go) => setTimeout(go, ms));
 
+/** Aborted when the page is hidden. */
+function whileVisible() {
+  const hidden = new AbortController();
+  document.addEventListener("visibilitychange", () => hidden.abort(), { once: true });
+  return hidden.signal;
+}
+
 /**
- * The events of a job to its end, over broken connections; where no stream comes through, by asking.
+ * The events of a job to its end, over broken connections; by asking where no stream comes through, and while the page
+ * is hidden: a browser has six connections to a server, for all its windows.
  * @param {string} id @param {AbortSignal} signal @returns {AsyncGenerator<{event: string, data: any}>}
  */
 export async function* events(id, signal) {
   let last = "";
   for (let failures = 0; !signal.aborted; failures++) {
-    try {
-      const response = await ask(`/v1/jobs/${id}/events`, { signal, headers: last ? { "Last-Event-ID": last } : {} });
+    if (document.hidden) failures = 0;
+    else try {
+      const streamed = AbortSignal.any([signal, whileVisible()]);
+      const response = await ask(`/v1/jobs/${id}/events`, { signal: streamed, headers: last ? { "Last-Event-ID": last } : {} });
       for await (const message of messages(response)) {
         failures = 0;
         last = message.id ?? last;
@@ -127,8 +143,8 @@ export async function* events(id, signal) {
     } catch (error) {
       if (signal.aborted || error instanceof Refused && error.status === 404) return;
     }
-    await pause(Math.min(5000, 250 * 2 ** failures));
-    if (failures < 2 || signal.aborted) continue;
+    await pause(document.hidden ? 1500 : Math.min(5000, 250 * 2 ** failures));
+    if (signal.aborted || failures < 2 && !document.hidden) continue;
     const state = await job(id).catch(() => null);
     if (state) yield { event: FINAL.has(state.status) ? state.status : "state", data: state };
     if (state && FINAL.has(state.status)) return;

@@ -82,16 +82,18 @@ export class Form extends EventTarget {
     input.focus();
   }
 
-  /** @param {any[]} spans @param {number[] | null} box @returns {any} all but the input */
+  /** @param {any[]} spans @param {number[] | null} box @returns {any} all but the input; throws what a row lacks */
   request(spans, box) {
     const level = /** @type {any} */ (document.querySelector("[name=quality]:checked"))?.value;
     const told = this.prompts.map((prompt, i) => ({ prompt, spans: this.prompts.length > 1 ? spans[i] : spans }));
-    const full = told.filter((one) => one.prompt || one.spans.length); // a row that says nothing is none
-    const several = full.length > 1;
+    const several = told.length > 1, empty = told.findIndex((one) => !one.prompt && !one.spans.length);
+    if (several && empty >= 0) {
+      throw Object.assign(new Error("Say what it is, or remove it."), { param: "description", control: this.#inputs[empty] });
+    }
     const request = {
-      ...this.others, model: $("model").value || undefined, quality: level, box: box ?? undefined,
-      ...(several ? { descriptions: full.map((one) => one.prompt) } : { description: full[0]?.prompt ?? "" }),
-      spans: !spans.flat().length ? undefined : several ? full.map((one) => one.spans) : full[0].spans,
+      ...this.others, model: $("model").value || undefined, quality: level, box: (this.model?.vision && box) || undefined,
+      ...(several ? { descriptions: told.map((one) => one.prompt) } : { description: told[0].prompt }),
+      spans: spans.flat().length ? spans : undefined,
       seed: Number($("seed").value), candidates: $("candidates").value === "auto" ? "auto" : Number($("candidates").value),
       gate: $("gate").checked, predict_spans: $("predict").checked && !spans.flat().length,
       stereo: $("stereo").value || undefined, residual: $("residual").value || undefined,
@@ -126,9 +128,11 @@ export class Form extends EventTarget {
     this.clearErrors();
   }
 
-  /** Shows a sentence at the field that it is about, or else above the running line. @param {any} error */
+  /** Shows a sentence at the field that it is about, or else above the running line; a missing token is told on top.
+   * @param {any} error */
   fail(error) {
     this.clearErrors();
+    if (error.status === 401) { $("connection").textContent = error.message; return; }
     const name = String(error.param ?? "").split(/[.[]/)[0];
     const field = name && document.querySelector(`[data-param~="${CSS.escape(name)}"]`);
     if (!field || field.closest("[hidden]")) {
@@ -138,8 +142,8 @@ export class Form extends EventTarget {
     }
     const details = field.closest("details");
     if (details) details.open = true;
-    const control = /** @type {any} */ (field).querySelector("input:not(.hidden), select, button, canvas");
-    field.append(el("p", { className: "error", role: "alert", id: `error-${name}` }, error.message));
+    const control = error.control ?? /** @type {any} */ (field).querySelector("input:not(.hidden), select, button, canvas");
+    (error.control?.parentElement ?? field).append(el("p", { className: "error", role: "alert", id: `error-${name}` }, error.message));
     control?.setAttribute("aria-invalid", "true");
     control?.setAttribute("aria-describedby", `error-${name}`);
     field.scrollIntoView({ block: "nearest" });
@@ -148,7 +152,7 @@ export class Form extends EventTarget {
 
   /** @param {Element | null} field */
   clearError(field) {
-    field?.querySelectorAll(":scope > .error").forEach((error) => error.remove());
+    field?.querySelectorAll(".error").forEach((error) => error.remove());
     for (const control of field?.querySelectorAll("[aria-invalid]") ?? []) {
       control.removeAttribute("aria-invalid");
       control.removeAttribute("aria-describedby");

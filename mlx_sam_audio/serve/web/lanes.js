@@ -70,6 +70,7 @@ export class Lanes {
     const before = new Map(this.list.map((lane) => [lane.id, lane]));
     for (const lane of this.list) lane.wave.destroy();
     const same = this.to > 0 && Math.abs(this.seconds - this.shown) < 0.05;
+    const all = this.from === 0 && this.to >= this.shown;
     const stems = lanes.length > 1;
     this.shown = this.seconds;
     this.#top = undefined;
@@ -78,7 +79,8 @@ export class Lanes {
       this.solo = new Set([lanes[stems ? 1 : 0].id]);
       this.muted = new Set(stems ? [lanes[0].id] : []); // the others add up to it
     }
-    if (!same) [this.from, this.to] = [0, this.seconds];
+    if (!same || all) [this.from, this.to] = [0, this.seconds];
+    this.to = Math.min(this.to, this.seconds); // of the same recording, at another rate
     this.list = lanes.map((lane, i) => {
       const volume = before.get(lane.id)?.volume ?? 1;
       return { ...lane, ...this.#lane(lane, i, volume), volume, level: 0, peak: 1 };

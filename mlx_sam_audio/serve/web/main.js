@@ -1,7 +1,7 @@
 /** Puts the parts together: what is on the desk, and how it gets there. */
 
 import * as api from "./api.js";
-import { $, clock, closeMenus, el, size, stored } from "./dom.js";
+import { $, clock, closeMenus, el, say, size, stored } from "./dom.js";
 import { Form } from "./form.js";
 import { listen } from "./keys.js";
 import { Lanes } from "./lanes.js";
@@ -50,6 +50,8 @@ async function inputOf(job) {
   }
 }
 const same = (/** @type {any} */ a, /** @type {any} */ b) => JSON.stringify(a) === JSON.stringify(b);
+/** Whether it is of the input that is shown. @param {import("./api.js").Job} job */
+const isMine = ({ input: { file, job, stem } }) => same(input?.ref, file ? { file } : { job, stem });
 
 /** @param {import("./api.js").Job} job @param {string} stem */
 function stemName(job, stem) {
@@ -71,6 +73,15 @@ function setInput(next) {
   $("help").open = false;
   form.clearErrors();
   picture.show(next);
+}
+
+let choice = new AbortController();
+/** What is chosen last wins: an upload that is still on its way is dropped. @returns {AbortSignal} */
+function choose() {
+  choice.abort();
+  choice = new AbortController();
+  $("upload").hidden = true;
+  return choice.signal;
 }
 
 /** An input that nothing was separated of yet: one lane. @param {Input} next */
@@ -132,7 +143,8 @@ async function open(job) {
 
 /** All fields, as the take has them. @param {import("./api.js").Job} job */
 function fill(job) {
-  form.load(job.request);
+  if (job.kind === "separate") form.load(job.request);
+  else form.setPrompts(job.request.descriptions ?? [job.request.description]); // it has no other fields of its own
   spansOf(job);
   picture.set(job.request.box ?? null);
 }
@@ -142,6 +154,7 @@ const spansOf = (job) => spans.set(job.spans ?? [], job.predicted, "descriptions
 
 /** Brings back all that a take was made with. @param {import("./api.js").Job} job */
 async function repeat(job) {
+  choose();
   const next = await inputOf(job);
   if (!same(input?.ref, next.ref)) showInput(next);
   fill(job);
@@ -150,6 +163,7 @@ async function repeat(job) {
 
 /** "Now remove the piano from what is left." @param {import("./api.js").Job} job @param {string} stem */
 function chain(job, stem) {
+  choose();
   showInput(ofStem(job, stem));
   form.setPrompts([""]);
   $("prompt-0").focus();
@@ -169,13 +183,12 @@ async function start(kind = "separate") {
 
 /** Waits for something that the server does; what goes wrong is said in the form. @param {() => Promise<any>} act */
 const attempt = (act) => act().catch((error) => form.fail(error));
-takes.addEventListener("open", (/** @type {any} */ { detail }) => attempt(() => open(detail)));
+takes.addEventListener("open", (/** @type {any} */ { detail }) => attempt(() => { choose(); return open(detail); }));
 takes.addEventListener("repeat", (/** @type {any} */ { detail }) => attempt(() => repeat(detail)));
 takes.addEventListener("failed", (/** @type {any} */ { detail }) => form.fail(detail.error ?? { message: "This take failed." }));
 takes.addEventListener("done", (/** @type {any} */ { detail }) => attempt(async () => {
-  const mine = same(input?.ref, { file: detail.input.file }) || same(input?.ref, { job: detail.input.job, stem: detail.input.stem });
-  if (detail.predicted && mine) spansOf(detail);
-  if (detail.kind === "separate" && (mine || !input)) await open(detail);
+  if (detail.predicted && isMine(detail)) spansOf(detail);
+  if (detail.kind === "separate" && (isMine(detail) || !input)) await open(detail);
 }));
 takes.addEventListener("lost", (/** @type {any} */ { detail }) => {
   $("connection").textContent = detail instanceof api.Refused ? detail.message : "The server does not answer.";
@@ -187,15 +200,28 @@ takes.addEventListener("found", () => { $("connection").textContent = ""; });
 /** @param {globalThis.File | undefined} file */
 async function take(file) {
   if (!file) return;
-  if (/\.txt$/i.test(file.name)) return labels(file);
+  if (input && /\.txt$/i.test(file.name)) return labels(file);
   form.clearErrors();
+  const signal = choose();
+  const tell = (/** @type {number} */ fraction) => {
+    if (signal.aborted) return;
+    if (fraction < 1) $("uploaded").value = fraction;
+    else $("uploaded").removeAttribute("value");
+    const words = `${fraction < 1 ? "sending" : "reading"} ${file.name}\u2026`;
+    if ($("upload-words").textContent !== words) say($("upload-words").textContent = words);
+  };
+  tell(0);
   $("upload").hidden = false;
   try {
-    showInput(ofFile(await api.upload(file, (fraction) => { $("upload").value = fraction; })));
+    const found = await api.upload(file, tell, signal);
+    if (signal.aborted) return;
+    choose();
+    showInput(ofFile(found));
     $("prompt-0").focus();
-  } catch (error) { form.fail(Object.assign(/** @type {any} */ (error), { param: "file" })); } finally {
-    $("upload").hidden = true;
-    $("file").value = "";
+  } catch (error) {
+    if (signal.aborted) return;
+    choose();
+    form.fail(Object.assign(/** @type {any} */ (error), { param: "file" }));
   }
 }
 
@@ -207,9 +233,14 @@ async function labels(file) {
 }
 
 $("choose").onclick = () => $("file").click();
-$("file").onchange = () => take($("file").files[0]);
+$("file").onchange = () => {
+  void take($("file").files[0]);
+  $("file").value = ""; // so that the same one can be chosen again
+};
+$("cancel-upload").onclick = () => { choose(); say("Upload cancelled", true); $("choose").focus(); };
 $("example").onclick = () => attempt(async () => {
-  const file = await api.example();
+  const signal = choose(), file = await api.example();
+  if (signal.aborted) return;
   showInput(ofFile(file));
   form.setPrompts([file.description ?? ""]);
 });
@@ -263,6 +294,7 @@ spans.addEventListener("choose", () => looping() && loop(true));
 spans.addEventListener("change", () => looping() && loop(true));
 spans.addEventListener("play", () => { loop(true); player.seek(spans.chosen?.start ?? 0); if (!player.playing) void player.play(); });
 form.addEventListener("prompts", () => spans.setSounds(form.prompts));
+form.addEventListener("model", () => picture.tools(form.model?.vision));
 player.addEventListener("change", () => {
   $("play").querySelector("use").setAttribute("href", player.playing ? "#i-pause" : "#i-play");
   $("play").setAttribute("aria-label", player.playing ? "Pause" : "Play");
@@ -322,13 +354,16 @@ function help(models) {
     el("code", {}, "python -m convert --hf-path small"));
 }
 
-/** What the address names, or else what is being made. */
+/** Shows what the address names. @returns {Promise<import("./api.js").Job | null>} the take, if it is one */
 async function resume() {
   const place = new URLSearchParams(location.hash.slice(1));
   const [take, file, stem] = ["take", "file", "stem"].map((name) => place.get(name));
-  if (take) await open(await api.job(take));
+  const job = take ? await api.job(take) : null;
+  if (job?.stems.mixture) await open(job);
+  else if (job) showInput(await inputOf(job));
   else if (file) showInput(ofFile(await api.file(file)));
   else if (stem) showInput(ofStem(await api.job(stem.split("/")[0]), stem.split("/")[1]));
+  return job;
 }
 
 await attempt(async () => {
@@ -336,11 +371,12 @@ await attempt(async () => {
   form.setModels(found.data, found.default);
   help(found.data);
 });
-await resume().catch(() => history.replaceState(null, "", location.pathname)); // it has expired
+const named = await resume().catch(() => history.replaceState(null, "", location.pathname)); // it has expired
 await takes.refresh();
 const running = takes.list.find((job) => job.status === "running") ?? takes.list.find((job) => job.status === "queued");
-if (running) {
-  if (!input) await inputOf(running).then((one) => { showInput(one); fill(running); }).catch(() => {});
-  void takes.follow(running);
-}
+if (running && !input) await inputOf(running).then(showInput).catch(() => {});
+// the fields as they were, nearly: those of what runs, or of the take that is shown, or of the input's last one
+const last = running && isMine(running) ? running : named ?? takes.list.find((job) => isMine(job) && job.kind === "separate");
+if (last) fill(last);
+if (running) void takes.follow(running);
 document.body.dataset.ready = "true";

@@ -15,10 +15,14 @@ export class Spans extends EventTarget {
   #count = 0;
   /** @type {Map<string, any>} */ #rows = new Map();
 
-  /** Milliseconds within the recording, an end after its start. @param {number} start @param {number} end */
+  /** Milliseconds within the recording, an end after its start; it tells what that changes.
+   * @param {number} start @param {number} end */
   #fit(start, end) {
     const last = Math.floor(this.seconds * 1000) / 1000;
     const round = (/** @type {number} */ x) => Math.round(Math.min(Math.max(0, x), last) * 1000) / 1000;
+    const outside = Math.min(start, end) < -0.001 || Math.max(start, end) > this.seconds + 0.001;
+    const short = Math.abs(end - start) < SHORTEST - 1e-6;
+    tell(outside ? "Moved inside the recording." : short ? `Made ${SHORTEST} s long, the shortest.` : start > end ? "Start and end swapped." : "");
     [start, end] = [round(Math.min(start, end)), round(Math.max(start, end))];
     return end - start < SHORTEST ? { start: round(Math.min(start, last - SHORTEST)), end: round(start + SHORTEST) } : { start, end };
   }
@@ -45,6 +49,7 @@ export class Spans extends EventTarget {
     const at = this.list.findIndex((one) => one.id === id);
     if (at < 0) return;
     const inside = this.#rows.get(id)?.contains(document.activeElement);
+    tell("");
     this.list.splice(at, 1);
     this.choose(this.list[Math.min(at, this.list.length - 1)]?.id);
     this.#changed();
@@ -60,6 +65,7 @@ export class Spans extends EventTarget {
 
   /** What a request or a job holds: a list, or with several prompts a list of lists. @param {any[]} values */
   set(values, predicted = false, several = false) {
+    tell("");
     const lists = several ? values : [values];
     this.list = lists.flatMap((one, sound) => one.map((/** @type {any} */ [sign, start, end]) =>
       ({ id: `s${++this.#count}`, sign, ...this.#fit(start, end), predicted, sound })));
@@ -114,7 +120,11 @@ export class Spans extends EventTarget {
 
   #row(/** @type {string} */ id) {
     const now = () => /** @type {Span} */ (this.list.find((one) => one.id === id));
-    const changed = (/** @type {any} */ event, /** @type {string} */ name) => this.change(id, { [name]: Number(event.target.value) });
+    const changed = (/** @type {any} */ event, /** @type {string} */ name) => {
+      if (event.target.value) return this.change(id, { [name]: Number(event.target.value) });
+      tell("A number is needed: it is as before.");
+      this.#table();
+    };
     const number = (/** @type {"start" | "end"} */ name, /** @type {string} */ label) =>
       el("input", { type: "number", name, min: "0", step: "0.01", "aria-label": label, onchange: (/** @type {any} */ event) => changed(event, name) });
     const turn = () => this.change(id, { sign: now().sign === "+" ? "-" : "+" });
@@ -136,7 +146,15 @@ export class Spans extends EventTarget {
    * @param {string} text @returns {number} how many there were */
   read(text) {
     const lines = [...text.matchAll(/^([\d.]+)\t([\d.]+)(?:\t(.*))?$/gm)];
-    for (const [, start, end, name = ""] of lines) this.add(name.startsWith("-") ? "-" : "+", Number(start), Number(end));
+    const words = new Set();
+    for (const [, start, end, name = ""] of lines) {
+      this.add(name.startsWith("-") ? "-" : "+", Number(start), Number(end));
+      words.add($("spans-told").textContent);
+    }
+    tell([...words].join(" ").trim());
     return lines.length;
   }
 }
+
+/** Below the table, aloud, too. @param {string} words */
+const tell = (words) => { $("spans-told").textContent = words; };

@@ -29,6 +29,7 @@ export class Takes extends EventTarget {
   constructor() {
     super();
     $("cancel").onclick = () => this.cancel();
+    $("clear-takes").onclick = () => this.#clear();
     document.addEventListener("visibilitychange", () => document.hidden || this.refresh());
     addEventListener("focus", () => this.refresh());
   }
@@ -77,6 +78,16 @@ export class Takes extends EventTarget {
     await api.cancel(this.followed.id).catch((error) => this.#tell("lost", error));
   }
 
+  get #useless() { return this.list.filter(({ status }) => status === "cancelled" || status === "failed"); }
+
+  async #clear() {
+    const gone = this.#useless;
+    await Promise.all(gone.map((job) => api.forget(job.id).catch(() => {})));
+    say(`${counted(gone.length, "take")} removed`, true);
+    await this.refresh();
+    /** @type {any} */ ($("takes").querySelector("button:enabled") ?? $("prompt-0")).focus();
+  }
+
   #progress(/** @type {Job | null} */ job) {
     this.followed = job;
     $("running").hidden = !job;
@@ -97,6 +108,7 @@ export class Takes extends EventTarget {
     this.#shown = all;
     const focused = /** @type {any} */ (document.activeElement)?.closest?.(".take")?.dataset.job;
     $("no-takes").hidden = this.list.length > 0;
+    $("clear-takes").hidden = !this.#useless.length;
     $("takes").replaceChildren(...this.list.map((job) => this.#take(job)));
     if (focused) $("takes").querySelector(`[data-job="${focused}"] .take-name`)?.focus();
   }
@@ -112,8 +124,8 @@ export class Takes extends EventTarget {
     }, heading(job));
     const spans = (request.descriptions ? request.spans?.flat() : request.spans)?.length;
     const facts = [
-      clock(job.seconds ?? 0), request.model, quality(request) ?? (request.steps && `${request.steps} steps`),
-      request.seed && `seed ${request.seed}`, request.box && "box", spans && `${spans} span${spans > 1 ? "s" : ""}`,
+      clock(job.seconds ?? 0), request.model, quality(request) ?? (request.steps && counted(request.steps, "step")),
+      request.seed && `seed ${request.seed}`, request.box && "box", spans && counted(spans, "span"),
       (request.candidates ?? 1) !== 1 && `best of ${request.candidates}`,
       done && job.finished && job.started && `took ${about(job.finished - job.started)}`, job.input?.name,
     ].filter(Boolean).join(" \u00b7 ");
@@ -156,6 +168,8 @@ export class Takes extends EventTarget {
     input.focus();
   }
 }
+
+const counted = (/** @type {number} */ n, /** @type {string} */ word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
 /** How far a job is, in words. @param {Job} job */
 function state(job) {

@@ -88,6 +88,12 @@ export class Picture extends EventTarget {
     if (!runs && !movie.paused) movie.pause();
   }
 
+  /** Whether the model sees: one that hears only gets no box. @param {boolean | undefined} sees */
+  tools(sees) {
+    $("box-canvas").hidden = $("box").hidden = !sees;
+    $("hears-only").hidden = Boolean(sees);
+  }
+
   /** @param {number[] | null} box */
   set(box) {
     if (box && this.#input) {
