@@ -22,12 +22,12 @@ from .sources import Source
 from .torch_file import TorchWeights
 
 REFERENCE, MLX_AUDIO = "reference", "mlx-audio"
-CODEC = "audio_codec."
+PREFIX = "audio_codec."  # of the codec's tensors
 MARKS = {  # the first layer of the codec tells them apart; the DiT's names are the same in both
-    f"{CODEC}encoder.block.0.": (REFERENCE, ""),
-    f"{CODEC}encoder.conv_in.": (MLX_AUDIO, ""),
-    "encoder.block.0.": (REFERENCE, CODEC),  # a codec alone
-    "encoder.conv_in.": (MLX_AUDIO, CODEC),
+    f"{PREFIX}encoder.block.0.": (REFERENCE, ""),
+    f"{PREFIX}encoder.conv_in.": (MLX_AUDIO, ""),
+    "encoder.block.0.": (REFERENCE, PREFIX),  # a codec alone
+    "encoder.conv_in.": (MLX_AUDIO, PREFIX),
 }
 
 
@@ -199,15 +199,15 @@ def unit(part: str | None) -> str:
 
 def reference_name(name: str, stages: int) -> str | None:
     """Of one of mlx-audio's tensors; None if there is none."""
-    if not name.startswith(CODEC):
+    if not name.startswith(PREFIX):
         return name
-    layer, _, key = name.removeprefix(CODEC).rpartition(".")
-    if match := LSTM.fullmatch(name.removeprefix(CODEC)):
+    layer, _, key = name.removeprefix(PREFIX).rpartition(".")
+    if match := LSTM.fullmatch(name.removeprefix(PREFIX)):
         layer, key = match[1], f"{LSTM_NAMES[match[3]]}_l{match[2]}"
         layer, key = layer.removesuffix(".lstm"), f"lstm.{key}"
     for pattern, rename in RENAMED:
         if match := re.fullmatch(pattern, layer):
-            return f"{CODEC}{rename(match, stages)}.{key}"
+            return f"{PREFIX}{rename(match, stages)}.{key}"
     return None
 
 
@@ -247,7 +247,7 @@ class MLXAudioWeights:
 
     def _doubtful(self, name: str) -> bool:
         shape = self.shapes[name]
-        return len(shape) == 3 and shape[1] == shape[2] > 1 and name.startswith(CODEC)
+        return len(shape) == 3 and shape[1] == shape[2] > 1 and name.startswith(PREFIX)
 
     def read(self, name: str) -> np.ndarray:
         return self._arranged(name, self._weights.read)

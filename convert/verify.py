@@ -14,7 +14,7 @@ from mlx_sam_audio.loading.weights import complain
 from mlx_sam_audio.models.sam_audio import ModelConfig, Network
 
 from .groups import WATERMARK, has
-from .layouts import CODEC, Renamed, opened, untouched
+from .layouts import PREFIX, Renamed, opened, untouched
 from .rules import join, plan
 from .sam_audio import source_name
 from .sources import Source
@@ -57,7 +57,7 @@ def compare(folder: Path, config: ModelConfig, source: Source) -> int:
     stages, codec = len(config.codec.decoder_rates), Network(config).audio_codec
     if config.codec.watermark and not has(weights, WATERMARK):
         codec.watermark = None
-    codec_only = Renamed(weights, lambda name: name if name.startswith(CODEC) else None)
+    codec_only = Renamed(weights, lambda name: name if name.startswith(PREFIX) else None)
     left_out = {} if codec.watermark else {r".*": "a watermark that the model lacks"}
     rules = plan(
         codec,
@@ -65,14 +65,13 @@ def compare(folder: Path, config: ModelConfig, source: Source) -> int:
         codec_only.shapes,
         left_out,
     )
-    ours = {name: value for name, value in tensors(folder) if name.startswith(CODEC)}
+    ours = {name: value for name, value in tensors(folder) if name.startswith(PREFIX)}
     most = NEAR[config.dtype] + NEAR[weights.dtype]
     for rule in rules:
         values = rule.make(*map(codec_only.read, rule.sources))
         for name, value in zip(rule.parameters, values, strict=True):
-            kept = ours[CODEC + name]
-            if kept.shape != value.shape or np.linalg.norm(kept - value) > most * np.linalg.norm(
-                value
-            ):
-                raise SAMAudioError(f"{folder} holds another {CODEC}{name} than {source}")
+            kept = ours[PREFIX + name]
+            size = np.linalg.norm(value)
+            if kept.shape != value.shape or np.linalg.norm(kept - value) > most * size:
+                raise SAMAudioError(f"{folder} holds another {PREFIX}{name} than {source}")
     return sum(len(rule.parameters) for rule in rules)

@@ -80,11 +80,10 @@ def check_revision(folder: Path, name: str, revision: str | None) -> None:
     """Does a folder of the store hold this revision of a repo? Raises SAMAudioError."""
     if revision is None:
         return
-    told: dict = {}
-    for path in (folder / HUB, folder / "source.json"):
-        if path.is_file() and not told:
-            values = read_json(path)
-            told = values if path.name == HUB else values.get("checkpoint")
+    path = folder / HUB
+    path = path if path.is_file() else folder / "source.json"
+    values = read_json(path) if path.is_file() else {}
+    told = values.get("checkpoint", values)  # what is from the hub as it is tells of itself
     if not isinstance(told, dict) or revision not in (told.get("revision"), told.get("asked")):
         raise SAMAudioError(
             f"{folder} is not known to hold revision {revision} of {name}: convert that one into "
