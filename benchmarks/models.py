@@ -21,6 +21,7 @@ SIZES = {  # width, heads, layers, hidden width of the feed-forward layers
     "base": (2048, 16, 16, 5504),
     "large": (2816, 22, 22, 7552),
 }
+ROUNDED = ("float32", "bfloat16", "float16", "8", "6", "4")  # types, or bits
 CODEC = CodecConfig(
     sample_rate=48_000,
     encoder_dim=64,
@@ -53,6 +54,20 @@ def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
         quantise(network, made.quantisation)
     network.eval()
     return SAMAudio(made, network, SentencePieceTokenizer(store.DEMO / "spiece.model", TEXT))
+
+
+def rounded(model: SAMAudio, to: str) -> SAMAudio:
+    """The model with weights rounded `to` a type or a number of bits, computing in float32: MLX's
+    CPU backend has only scalar half-precision products, and the rounding is what is measured."""
+    network, config = model.network, model.config
+    network.set_dtype(mx.float32)
+    if to.isdigit():
+        config = replace(config, quantisation=QuantisationConfig(int(to), 64))
+        quantise(network, config.quantisation)
+    else:
+        network.set_dtype(getattr(mx, to))
+        network.set_dtype(mx.float32)
+    return SAMAudio(config, network, model.tokenizer)
 
 
 def weights(model: SAMAudio) -> int:
