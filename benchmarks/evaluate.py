@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from benchmarks import models, report
 from benchmarks.evaluation import estimate, listen, plots, scores, summary
 from benchmarks.evaluation.dataset import PROMPTS, Dataset
@@ -159,10 +161,10 @@ def main(arguments: list[str]) -> int:
     if options.prepare:
         if options.out is None:
             raise SAMAudioError("give --out, the folder of the dataset")
-        made = prepare(
-            options.prepare, options.data, options.out,
-            items=options.items, seconds=options.seconds, seed=options.seed,
-        )  # fmt: skip
+        given = dict(items=options.items, seconds=options.seconds, seed=options.seed)
+        given |= dict(settings=options.setting) if options.setting else {}
+        bar = partial(tqdm, desc="prepare", unit="item")
+        made = prepare(options.prepare, options.data, options.out, bar, **given)
         print(made)
         return 0
     if len(options.data) != 1:

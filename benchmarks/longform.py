@@ -2,7 +2,6 @@
 
 python -m benchmarks.longform memory    time and memory against the file's length
 python -m benchmarks.longform seams     quality inside and outside the overlaps, by method
-python -m benchmarks.longform windows   the same for other windows and overlaps
 """
 
 import json
@@ -23,7 +22,6 @@ from mlx_sam_audio.engine.windows import Windows, window_frames
 from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 FRAME = 0.05  # seconds
-SHAPES = ((5, 1.5), (10, 1), (10, 3), (20, 3))  # window and overlap, seconds
 
 
 def memory(options) -> None:
@@ -116,34 +114,8 @@ def seams(options) -> None:
             near = near_seams(at, model.hop_length, len(wave))
             rows.setdefault(name, []).append(judge(estimate, target, near, model.sample_rate))
             print(i, name, json.dumps(rows[name][-1], default=float), file=sys.stderr, flush=True)
-    show("method", rows, options)
-
-
-def windows(options) -> None:
-    """Lengths and overlaps of the windows."""
-    model = SAMAudio.from_pretrained(options.model)
-    solver = dict(method=options.method, steps=options.steps)
-    rows: dict[str, list[dict[str, float]]] = {}
-    for i in range(options.mixtures):
-        wave, target, text = mixture(options, i)
-        for length, shared in SHAPES:
-            size, overlap = window_frames(model, length, shared)
-            cut = Windows.over(-(-len(wave) // model.hop_length), size, overlap)
-            near = near_seams(cut, model.hop_length, len(wave))
-            start = time.perf_counter()
-            found = model.separate_long(wave, text, window=length, overlap=shared, **solver)
-            seconds = time.perf_counter() - start
-            row = judge(np.array(found.target), target, near, model.sample_rate)
-            row["real-time factor"] = seconds / options.seconds
-            print(i, length, shared, json.dumps(row, default=float), file=sys.stderr, flush=True)
-            rows.setdefault(f"{length:g} s, {shared:g} s", []).append(row)
-    show("window, overlap", rows, options)
-
-
-def show(what: str, rows: dict[str, list[dict[str, float]]], options) -> None:
-    """Means of every column."""
     columns = list(next(iter(rows.values()))[0])
-    report.head(what, *columns)
+    report.head("method", *columns)
     for name, found in rows.items():
         report.line(name, *(report.mean([row[c] for row in found], ".2f") for c in columns))
     report.write(options, rows)
@@ -195,7 +167,7 @@ def main(arguments: list[str]) -> None:
     parser = report.parser(
         __doc__, model="demo", mixtures=8, seed=0, seconds=60.0, method="ab3", steps=8
     )
-    parser.add_argument("what", choices=("memory", "seams", "windows"), help="the table")
+    parser.add_argument("what", choices=("memory", "seams"), help="the table")
     parser.add_argument("-d", "--description", default="a bell ringing", help="memory: the prompt")
     parser.add_argument(
         "--minutes", type=float, nargs="+", default=[1, 10, 60], help="memory: of the files"
@@ -203,7 +175,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--window", type=float, default=10.0, help="seams: seconds")
     parser.add_argument("--overlap", type=float, default=3.0, help="seams: seconds")
     options = parser.parse_args(arguments)
-    {"memory": memory, "seams": seams, "windows": windows}[options.what](options)
+    {"memory": memory, "seams": seams}[options.what](options)
 
 
 if __name__ == "__main__":

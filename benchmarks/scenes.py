@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks import quality
+from benchmarks import mixtures
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.ranking.metrics import level, si_sdr
 
@@ -46,17 +46,17 @@ def scenes(
     """`count` held-out mixtures of two or three sounds, or of `number`. Kinds take turns: a place
     for all sources, or one for the target and one for the others."""
     rng = sounds.heldout_rng(seed)
-    for i, (drawn, index) in enumerate(quality.mixtures(rng, count, seconds, number)):
+    for i, (drawn, index) in enumerate(mixtures.mixtures(rng, count, seconds, number)):
         order = [index, *(k for k in range(len(drawn.names)) if k != index)]
         kind = kinds[i % len(kinds)]
         here, there = (kind, kind) if isinstance(kind, str) else kind
         images = [placed(drawn.sources[k], there if n else here, rng) for n, k in enumerate(order)]
-        images = [[quality.resample(row, sample_rate) for row in image] for image in images]
+        images = [[mixtures.resample(row, sample_rate) for row in image] for image in images]
         absent = [name for name in sounds.FAMILIES if name not in drawn.names]
         yield Scene(
             here if here == there else f"{here}, {there}",
-            tuple(quality.phrase(rng, drawn.names[k]) for k in order),
-            quality.phrase(rng, absent[int(rng.random() * len(absent))]),
+            tuple(mixtures.phrase(rng, drawn.names[k]) for k in order),
+            mixtures.phrase(rng, absent[int(rng.random() * len(absent))]),
             np.array(images, np.float32),
             sample_rate,
         )

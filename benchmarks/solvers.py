@@ -1,4 +1,4 @@
-"""Solvers at equal numbers of evaluations: error, SI-SDR improvement, time.
+"""Solvers at equal numbers of evaluations: error and time; `benchmarks.evaluate` has their scores.
 
 python -m benchmarks.solvers                               the demo model, held-out mixtures
 python -m benchmarks.solvers -m small -i mix.wav -d "dog"   any model and file: error and time
@@ -8,10 +8,9 @@ import time
 
 import numpy as np
 
-from benchmarks import quality, report
+from benchmarks import mixtures, report
 from mlx_sam_audio import SAMAudio, Settings, ode
 from mlx_sam_audio.engine.run import Item, Run
-from mlx_sam_audio.ranking.metrics import si_sdr
 
 EXACT = dict(method="rk4", steps=64)  # 256 evaluations
 
@@ -29,8 +28,8 @@ def steps(method: str, evaluations: int) -> int | None:
 class Problem:
     """One batch that every solver gets, with its noise."""
 
-    def __init__(self, model: SAMAudio, waves, descriptions, targets=None):
-        self.model, self.waves, self.targets = model, waves, targets
+    def __init__(self, model: SAMAudio, waves, descriptions):
+        self.model, self.waves = model, waves
         self.items = list(map(Item, map(model.encode, waves), descriptions))
 
     def solve(self, **settings) -> tuple[np.ndarray, float]:
@@ -39,19 +38,6 @@ class Problem:
         conditions = run.conditions()
         start = time.perf_counter()
         return run.solved(conditions, run.seeds), time.perf_counter() - start
-
-    def improvement(self, x: np.ndarray) -> float | None:
-        """Mean SI-SDR improvement of the targets in dB."""
-        if self.targets is None:
-            return None
-        run = Run(self.model, self.items, Settings(residual="subtract", watermark=False))
-        decoded = [stems[0] for stems in run.decoded(x, run.seeds)]
-        return float(
-            np.mean([
-                si_sdr(np.array(found)[: len(target)], target) - si_sdr(wave, target)
-                for found, wave, target in zip(decoded, self.waves, self.targets, strict=True)
-            ])
-        )  # fmt: skip
 
 
 def relative(x: np.ndarray, exact: np.ndarray) -> float:
@@ -72,13 +58,12 @@ def measure(problem: Problem, methods: list[str], counts: list[int]) -> list[dic
                     "seconds": seconds,
                     "real_time_factor": seconds / seconds_of_audio,
                     "error": relative(x, exact),
-                    "sdri": problem.improvement(x),
                 })  # fmt: skip
     return rows
 
 
 def show(rows: list[dict]) -> None:
-    """One line for each number of evaluations: error, and improvement where it is known."""
+    """The errors, a line for each number of evaluations."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     report.head("evaluations", "real-time factor", *methods)
     for count in dict.fromkeys(row["evaluations"] for row in rows):
@@ -86,8 +71,7 @@ def show(rows: list[dict]) -> None:
         cells = []
         for method in methods:
             row = found.get(method)
-            gain = "" if row is None or row["sdri"] is None else f" ({row['sdri']:.1f} dB)"
-            cells.append("" if row is None else f"{row['error']:.4f}{gain}")
+            cells.append("" if row is None else f"{row['error']:.4f}")
         factor = np.median([row["real_time_factor"] for row in found.values()])
         report.line(count, f"{factor:.2f}", *cells)
 
@@ -123,9 +107,8 @@ def main(arguments: list[str]) -> None:
     if options.input:
         problem = Problem(model, [model.samples(options.input)], [options.description])
     else:
-        items = quality.items(options.mixtures, options.seed, 2.0, model.sample_rate)
-        texts, targets = [item.phrase for item in items], [item.target for item in items]
-        problem = Problem(model, [item.mixture for item in items], texts, targets)
+        items = list(mixtures.items(options.mixtures, options.seed, 2.0, model.sample_rate))
+        problem = Problem(model, [item.mixture for item in items], [item.phrase for item in items])
     rows = measure(problem, options.methods, options.evaluations)
     show(rows)
     report.write(options, rows)
