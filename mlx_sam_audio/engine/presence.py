@@ -2,7 +2,7 @@
 
 Where a prompted sound is absent, models of this kind return something all the same, mostly faint.
 Where spans were predicted, they say what is absent; else how far the target lies under the mixture.
-That is a heuristic: `python -m benchmarks.candidates` shows what -20 dB gets right.
+That is a heuristic: docs/ranking.md shows what -20 dB gets right.
 """
 
 import itertools

@@ -133,7 +133,7 @@ def consistency(
     """How far under the mixture, in dB, that lies in which target + residual differ from it.
 
     The model estimates both by itself. On the demo model this prefers poor separations that add up
-    (`python -m benchmarks.candidates`), so it is not the default.
+    (docs/ranking.md), so it is not the default.
     """
     misfit = np.square(mixture - candidates - residuals, dtype=np.float64).sum(axis=1)
     energy = np.square(mixture, dtype=np.float64).sum()
