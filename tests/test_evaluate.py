@@ -171,7 +171,7 @@ def test_more_can_be_asked_of_a_run_but_nothing_else(done, made, data, tmp_path)
     run(made, out, "--limit", "1", "--prompts", "text")
     with pytest.raises(SAMAudioError, match="holds a run: give --resume, or another --out"):
         run(made, out)
-    with pytest.raises(SAMAudioError, match=r"another text: steps \(1, not 2\); another visual"):
+    with pytest.raises(SAMAudioError, match=r"another steps \(1, not 2\): give"):
         run(made, out, "--resume", "--with", "method=euler", "steps=2")
     with pytest.raises(SAMAudioError, match="another base seed"):
         run(made, out, "--resume", "--seed", "1")

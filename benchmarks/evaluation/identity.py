@@ -37,11 +37,12 @@ def identity(
 ) -> dict[str, object]:
     """By name: a model's files, settings of each kind of prompt, versions, the machine."""
     found = {**given, **{f"model's {name}": sha for name, sha in sums(folder).items()}}
-    for prompt in ("text", "visual"):
-        found |= {f"{prompt}: {name}": value for name, value in told(settings(prompt)).items()}
-        found |= {
-            f"helper {name}": digest(sums(resolve(name))) for name in helpers(settings(prompt))
-        }
+    words, sight = settings("text"), settings("visual")
+    common, own = told(words), told(sight)
+    found |= common
+    found |= {f"{name}, with a video": own[name] for name in own if own[name] != common[name]}
+    for name in dict.fromkeys([*helpers(words), *helpers(sight)]):
+        found[f"helper {name}"] = digest(sums(resolve(name)))
     here = machine.describe()
     return {
         **found,
