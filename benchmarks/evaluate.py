@@ -17,7 +17,7 @@ from benchmarks import models, report
 from benchmarks.evaluation import estimate, listen, plots, scores, summary
 from benchmarks.evaluation.dataset import PROMPTS, Dataset
 from benchmarks.evaluation.harness import Ask, Evaluation
-from benchmarks.evaluation.identity import identity, sums
+from benchmarks.evaluation.identity import helpers, identity, sums
 from benchmarks.evaluation.prepare import KINDS, prepare
 from benchmarks.evaluation.profiles import PROFILES, deviations, settings_of
 from benchmarks.evaluation.runs import FORMAT, Run, Task
@@ -83,7 +83,7 @@ def evaluate(options) -> int:
     joined = list(map(outside, options.join))
     chosen = [group for group in options.metrics if group in scores.NETWORKS]
     networks = {group: resolve(given.get(group, group)) for group in chosen}
-    ids = {task.id for task in tasks}
+    ids, kinds = {task.id for task in tasks}, {task.prompt for task in tasks}
     common = {
         "model": Path(options.model).name,
         "weights rounded to": options.round or "as they are",
@@ -97,6 +97,7 @@ def evaluate(options) -> int:
         "deviations": deviations(options.profile, settings),
         "dataset": {**dataset.facts, "name": dataset.name, "aggregate": dataset.aggregate},
         "data": {item.id: item.fingerprint() for item in dataset.items if item.id in ids},
+        "helpers": {k: v for kind in kinds for k, v in helpers(settings(kind)).items()},
         "scorers": {
             **{group: digest(sums(place)) for group, place in networks.items()},
             **{name: sha256(path) for name, path, _ in joined},

@@ -25,11 +25,12 @@ def sums(folder: Path) -> dict[str, str]:
     return {name: entry.sha256 for name, entry in sorted(manifest.read(folder).items())}
 
 
-def helpers(settings: Settings) -> list[str]:
-    """The names of the other models that a separation asks."""
-    ranked = rank.parse(settings.ranker) if settings.candidates != 1 else ()
-    found = [name for name in ranked if name in rank.MODELS]
-    return found + ([SpanPredictor.NAME] if settings.predict_spans else [])
+def helpers(settings: Settings) -> dict[str, str]:
+    """Sums of the other models that a separation asks."""
+    ranked = rank.ranker(settings.ranker).weights if settings.candidates != 1 else ()
+    names = [name for name in ranked if name in rank.MODELS]
+    names += [SpanPredictor.NAME] if settings.predict_spans else []
+    return {name: digest(sums(resolve(name))) for name in names}
 
 
 def identity(
@@ -37,12 +38,9 @@ def identity(
 ) -> dict[str, object]:
     """By name: a model's files, settings of each kind of prompt, versions, the machine."""
     found = {**given, **{f"model's {name}": sha for name, sha in sums(folder).items()}}
-    words, sight = settings("text"), settings("visual")
-    common, own = told(words), told(sight)
+    common, own = told(settings("text")), told(settings("visual"))
     found |= common
     found |= {f"{name}, with a video": own[name] for name in own if own[name] != common[name]}
-    for name in dict.fromkeys([*helpers(words), *helpers(sight)]):
-        found[f"helper {name}"] = digest(sums(resolve(name)))
     here = machine.describe()
     return {
         **found,

@@ -79,7 +79,7 @@ class Run:
             for name, value in meta["identity"].items()
             if old.meta["identity"].get(name) != value
         ]
-        for name in ("data", "scorers"):
+        for name in ("data", "helpers", "scorers"):
             both = old.meta[name].keys() & meta[name].keys()
             changed += sorted(f"{name}: {x}" for x in both if old.meta[name][x] != meta[name][x])
             meta[name] = dict(sorted({**old.meta[name], **meta[name]}.items()))
