@@ -38,10 +38,19 @@ LONGEST = 40  # characters of a value in a table
 Items = dict[str, list[dict]]  # by the run's label, rows of the same items in the same order
 
 
+def positive(text: str) -> float:
+    if not 0 < (number := float(text)) < np.inf:
+        raise ValueError
+    return number
+
+
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Names of the runs that tell them apart."""
+    """Names of the runs that tell them apart. Raises SAMAudioError for one that is given twice."""
+    places = [run.folder.resolve() for run in runs]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise SAMAudioError(f"{twice[0]} is given twice: compare takes different runs")
     own = [run.name for run in runs]
-    return own if len(set(own)) == len(own) else [str(run.folder) for run in runs]
+    return own if len(set(own)) == len(own) else [str(place) for place in places]
 
 
 def others(runs: dict[str, Run]) -> list[dict]:
@@ -84,19 +93,25 @@ def some(ids: Sequence[str]) -> str:
 
 
 def joined(runs: dict[str, Run], prompt: str, settings: Sequence[str] | None) -> tuple[Items, dict]:
-    """The items that all runs have scored with a prompt, and the ids of those that each of them
-    has scored alone or with some of the others."""
-    found = {}
-    for label, run in runs.items():
-        wanted = [
-            row
+    """The items that all runs have scored with a prompt, of the seeds that all have; and the ids of
+    those that each of them has scored alone or with some of the others."""
+    rows = {
+        label: {
+            Task.of(row): row
             for row in run.rows
-            if row["prompt"] == prompt and (not settings or {*row["settings"]} & {*settings})
-        ]
-        found[label] = {item["id"]: item for item in statistics.merged(wanted)}
-    both = sorted(set.intersection(*(set(items) for items in found.values())))
-    left = {label: sorted(items.keys() - set(both)) for label, items in found.items()}
-    return {label: [items[id] for id in both] for label, items in found.items()}, left
+            if row["prompt"] == prompt
+            and row["status"] == "ok"
+            and (not settings or {*row["settings"]} & {*settings})
+        }
+        for label, run in runs.items()
+    }
+    shared = set.intersection(*(set(own) for own in rows.values()))
+    ids = {task.id for task in shared}
+    items = {
+        label: statistics.merged([row for task, row in own.items() if task in shared])
+        for label, own in rows.items()
+    }
+    return items, {label: sorted({t.id for t in own} - ids) for label, own in rows.items()}
 
 
 def compared(items: Items, name: str, aggregate: str, margin: float | None) -> list[dict]:
@@ -249,7 +264,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--prompt", nargs="+", metavar="KIND", help="of these kinds only")
     parser.add_argument("--setting", nargs="+", metavar="NAME", help="of these (sub)sets only")
     said = "also tell whether the interval of a difference lies within so much of zero"
-    parser.add_argument("--margin", type=float, help=said)
+    parser.add_argument("--margin", type=positive, help=said)
     path = partial(writable, suffixes=(".png",))
     said = "draw the differences of the first metric, item by item"
     parser.add_argument("--picture", metavar="PNG", type=path, help=said)
@@ -274,6 +289,8 @@ def main(arguments: list[str]) -> None:
         print("The runs' identities are equal.\n")
     for warning in found["warnings"]:
         print(f"**{cell(warning)}.**\n")
+    if not any(joined(runs, kind, options.setting)[0][found["base"]] for kind in options.prompts):
+        raise SAMAudioError("the runs have scored no item in common, with the same prompt and seed")
     found["prompts"] = [of_prompt(runs, kind, options) for kind in options.prompts]
     report.write(options, rounded(found))
 

@@ -6,8 +6,8 @@ python -m benchmarks.evaluate DATASET --out RUN --score-only --metrics judge
 """
 
 import json
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,36 +22,50 @@ from benchmarks.evaluation.prepare import KINDS, prepare
 from benchmarks.evaluation.profiles import PROFILES, deviations, settings_of
 from benchmarks.evaluation.runs import FORMAT, Run, Task
 from mlx_sam_audio import SAMAudio, SAMAudioError
-from mlx_sam_audio.files import existing, sha256
+from mlx_sam_audio.files import existing
 from mlx_sam_audio.loading.store import resolve
+from mlx_sam_audio.loading.strict_json import no_number
+from mlx_sam_audio.models.schema import parse
 from mlx_sam_audio.settings import digest
 
 
-def outside(text: str) -> tuple[str, Path, dict]:
-    """NAME=FILE: its name, and values by id, or by id, prompt and seed. Raises SAMAudioError."""
-    name, _, path = text.partition("=")
-    if name in scores.METRICS or not path or not name:
-        raise SAMAudioError(f"--join takes NAME=FILE with a name of its own, not {text!r}")
-    path = existing(path)
-    lines = enumerate(path.read_text().splitlines(), 1)
-    return name, path, dict(value(line, f"{path}, line {number}") for number, line in lines)
+@dataclass(frozen=True)
+class Joined:
+    """A line of another tool's scores."""
+
+    id: str
+    value: float | None
+    prompt: str | None = None
+    seed: int = 0
+
+    @property
+    def key(self) -> Task | str:
+        return self.id if self.prompt is None else Task(self.id, self.prompt, self.seed)
 
 
-def value(line: str, where: str) -> tuple[Task | str, float | None]:
-    """What another tool gave, and to whom."""
+def outside(texts: Sequence[str], dataset: Dataset) -> dict[str, dict]:
+    """NAME=FILE: by name, values by id, or by id, prompt and seed. Raises SAMAudioError."""
+    found, ids = {}, {item.id for item in dataset.items} | {row.id for row in dataset.missing}
+    for text in texts:
+        name, _, file = text.partition("=")
+        if not name or not file or name in found or name in scores.METRICS:
+            raise SAMAudioError(f"--join takes NAME=FILE with a name of its own, not {text!r}")
+        path, found[name] = existing(file), {}
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            where = f"{path}, line {number}"
+            row = parse(Joined, json_of(line, where), where)
+            if row.key in found[name] or row.id not in ids:
+                why = "stands there twice" if row.id in ids else f"is no item of {dataset.name}"
+                raise SAMAudioError(f"{where}: {row.id!r} {why}")
+            found[name][row.key] = row.value
+    return found
+
+
+def json_of(line: bytes, where: str) -> object:
     try:
-        row = json.loads(line)
-        found = None if row["value"] is None else float(row["value"])
-        if found is not None and not math.isfinite(found):
-            raise ValueError
-        if "prompt" not in row:
-            return row["id"], found
-        return Task(row["id"], row["prompt"], row.get("seed", 0)), found
-    except (ValueError, KeyError, TypeError):
-        raise SAMAudioError(
-            f'{where}: each line is {{"id": ..., "value": a number or null}}, and "prompt" and '
-            '"seed" where they matter'
-        ) from None
+        return json.loads(line, parse_constant=no_number)
+    except (ValueError, RecursionError) as error:
+        raise SAMAudioError(f"{where}: {error}") from None
 
 
 def places(texts: Sequence[str]) -> dict[str, str]:
@@ -79,8 +93,13 @@ def evaluate(options) -> int:
         return 0
     if options.out is None:
         raise SAMAudioError("give --out, the folder of the run")
+    data = Path(options.data[0]).resolve()
+    if data in (options.out.resolve(), *options.out.resolve().parents):
+        raise SAMAudioError(f"--out {options.out} lies in the dataset: give another folder")
+    if options.score_only and not (options.out / "run.json").exists():
+        raise SAMAudioError(f"there is no run in {options.out} that could be scored")
     folder, given = resolve(options.model), places(options.networks)
-    joined = list(map(outside, options.join))
+    joined = outside(options.join, dataset)
     chosen = [group for group in options.metrics if group in scores.NETWORKS]
     networks = {group: resolve(given.get(group, group)) for group in chosen}
     ids, kinds = {task.id for task in tasks}, {task.prompt for task in tasks}
@@ -89,19 +108,18 @@ def evaluate(options) -> int:
         "weights rounded to": options.round or "as they are",
         "base seed": options.seed,
         "lower case": options.lower,
+        "metric rate": dataset.facts.metric_rate,
+        "aggregate": dataset.facts.aggregate,
     }
     meta = {
         "format": FORMAT,
         "identity": identity(folder, settings, **common),
         "profile": options.profile,
         "deviations": deviations(options.profile, settings),
-        "dataset": {**dataset.facts, "name": dataset.name, "aggregate": dataset.aggregate},
+        "dataset": dataset.described(),
         "data": {item.id: item.fingerprint() for item in dataset.items if item.id in ids},
         "helpers": {k: v for kind in kinds for k, v in helpers(settings(kind)).items()},
-        "scorers": {
-            **{group: digest(sums(place)) for group, place in networks.items()},
-            **{name: sha256(path) for name, path, _ in joined},
-        },
+        "scorers": {group: digest(sums(place)) for group, place in networks.items()},
         "asked": vars(ask),
     }
     run = Run.begin(options.out, meta, options.resume or options.score_only)
@@ -114,7 +132,7 @@ def evaluate(options) -> int:
     if settings("text").candidates == 1:
         names = [name for name in names if name != "oracle_si_sdri"]
     network = cache(lambda group: scores.loaded(group, networks[group]))
-    rows = work.score(names, network, failed, {name: found for name, _, found in joined})
+    rows = work.score(names, network, failed, joined)
     told = summary.summary(run)
     text = summary.markdown(told)
     run.write("summary.json", json.dumps(told, indent=1, allow_nan=False) + "\n")
@@ -134,8 +152,9 @@ def model_of(name: str, rounded: str | None) -> SAMAudio:
 
 
 def main(arguments: list[str]) -> int:
-    parser = report.parser(__doc__, model="demo", seed=0, seconds=2.0)
+    parser = report.parser(__doc__, model="demo", seconds=2.0)
     add = parser.add_argument
+    add("--seed", type=int, default=0, help="of all noise; with --prepare demo, of its mixtures")
     add("data", nargs="*", metavar="DATASET", help="its folder; with --prepare, the sources")
     add("--out", type=Path, help="the folder that is made")
     add("--prepare", choices=KINDS, help="make a dataset of sources that you have")

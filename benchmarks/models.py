@@ -11,7 +11,7 @@ from mlx_sam_audio.loading import manifest, store
 from mlx_sam_audio.loading.tokenizers import SentencePieceTokenizer
 from mlx_sam_audio.models.dacvae import CodecConfig
 from mlx_sam_audio.models.dit import TransformerConfig
-from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
+from mlx_sam_audio.models.quantise import QuantisationConfig, layers, quantise
 from mlx_sam_audio.models.sam_audio import ModelConfig, Network
 from mlx_sam_audio.models.t5 import TextConfig
 from mlx_sam_audio.models.vision import VisionConfig
@@ -58,16 +58,19 @@ def build(size: str, dtype: str, bits: int | None = None) -> SAMAudio:
 
 def rounded(model: SAMAudio, to: str) -> SAMAudio:
     """The model with weights rounded `to` a type or a number of bits, computing in float32: MLX's
-    CPU backend has only scalar half-precision products, and the rounding is what is measured."""
-    network, config = model.network, model.config
+    CPU backend has only scalar products of others, and the rounding is what is measured."""
+    network = model.network
     network.set_dtype(mx.float32)
     if to.isdigit():
-        config = replace(config, quantisation=QuantisationConfig(int(to), 64))
-        quantise(network, config.quantisation)
+        form = dict(group_size=64, bits=int(to))
+        chosen = set(layers(network, 64))
+        for name, module in network.named_modules():
+            if name in chosen:
+                module.weight = mx.dequantize(*mx.quantize(module.weight, **form), **form)
     else:
         network.set_dtype(getattr(mx, to))
         network.set_dtype(mx.float32)
-    return SAMAudio(config, network, model.tokenizer)
+    return SAMAudio(model.config, network, model.tokenizer)
 
 
 def weights(model: SAMAudio) -> int:

@@ -125,4 +125,5 @@ def mean(values: Iterable[float | None], form: str = ".1f", unit: str = "") -> s
 
 def run(main: Callable[[list[str]], None]) -> None:
     """A benchmark: user errors are one line, as in the commands."""
+    sys.stdout.reconfigure(errors="replace")  # not every terminal has arrows
     sys.exit(terminal.run(main))

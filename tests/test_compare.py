@@ -36,6 +36,7 @@ def made(folder, rows: list[dict], **identity) -> Run:
         "dataset": {"name": "three | sounds", "aggregate": "mean"},
         "deviations": ["not the reference's settings: steps 8 (16)"],
         "data": {each["id"]: "sum" for each in rows},
+        "helpers": {},
         "scorers": {},
     }
     folder.mkdir()
@@ -251,14 +252,29 @@ def test_three_runs_and_metrics_from_outside(tmp_path, capsys):
     folders = [str(tmp_path / name) for name in "abc"]
     compare.main([*folders, "--metric", "pesq"])
     said = capsys.readouterr().out
-    assert "**pesq ↑**" in said and "SI-SDR" not in said
+    assert "**pesq**" in said and "SI-SDR" not in said
     assert (
         "| b | 2 | 2 | 2.000 [2.000, 2.000] | +1.000 [+1.000, +1.000] | 0.5000 | 2 / 0 / 0 |"
         in said
     )
-    for wrong in ([*folders, "--metric", "stoi"], folders[:1], [*folders, "--prompt", "span"]):
-        with pytest.raises(SAMAudioError):
+    for wrong, sentence in (
+        ([*folders, "--metric", "stoi"], "no run has the metric 'stoi'"),
+        (folders[:1], "takes two runs or more"),
+        ([*folders, folders[0]], "a is given twice"),
+        ([*folders, "--prompt", "span"], "no run has such prompts"),
+        ([*folders, "--setting", "speech"], "have scored no item in common"),
+    ):
+        with pytest.raises(SAMAudioError, match=sentence):
             compare.main(wrong)
+
+
+def test_seeds_that_only_one_run_has_do_not_count(tmp_path, capsys):
+    """Their luck is another."""
+    a = made(tmp_path / "a", [row("x", 1.0), row("y", 2.0)])
+    both = [row("x", 1.0), row("x", 9.0, seed=1), row("y", 2.0)]
+    made(tmp_path / "b", both)
+    compare.main([str(a.folder), str(tmp_path / "b")])
+    assert "1.0000 | 0 / 2 / 0 |" in capsys.readouterr().out
 
 
 def test_pictures_of_a_run_and_of_two(tmp_path):

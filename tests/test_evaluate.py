@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -15,11 +16,14 @@ from benchmarks.evaluation.dataset import Dataset
 from benchmarks.evaluation.harness import Ask
 from benchmarks.evaluation.profiles import deviations, settings_of
 from benchmarks.evaluation.runs import Run, Task
-from mlx_sam_audio import SAMAudio, SAMAudioError
+from benchmarks.parity import relative_error
+from mlx_sam_audio import SAMAudio, SAMAudioError, SAMAudioWarning
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.media import sound_files
+from mlx_sam_audio.models.quantise import QuantisationConfig, quantise
 from mlx_sam_audio.ranking.metrics import si_sdr
 
+MANY = ["method=euler", "steps=1", "candidates=2"]
 FAST = ["--with", "method=euler", "steps=1"]
 PAIRS = {"a": ("bell", "engine"), "b": ("siren", "clock"), "c": ("bird", "bass")}
 
@@ -198,12 +202,19 @@ def test_scores_are_added_without_separating(made, tmp_path, monkeypatch):
     assert scores["a"]["pesq"] == 2.5 and "pesq" not in scores["b"] | scores["c"]
     assert scores["c"].keys() >= {"under", "si_sdri", "activity_iou"}
     assert "pesq" in (out / "summary.md").read_text()
-    outside.write_text('{"id": "a", "value": NaN}\n')
-    with pytest.raises(SAMAudioError, match="pesq.jsonl, line 1: each line is"):
-        run(made, out, "--score-only", "--join", f"pesq={outside}")
-    outside.write_text('{"id": "a", "value": 3}\n')
-    with pytest.raises(SAMAudioError, match="another scorers: pesq"):
-        run(made, out, "--score-only", "--join", f"pesq={outside}")
+    for line, sentence in (
+        ('{"id": "a", "value": NaN}', "pesq.jsonl, line 1: NaN is no number"),
+        ('{"id": "a", "value": true}', "line 1: value is True, expected a number"),
+        ('{"id": "e", "value": 1}', "line 1: 'e' is no item of three"),
+        ('{"id": "a", "value": 1}\n{"id": "a", "value": 2}', "line 2: 'a' stands there twice"),
+    ):
+        outside.write_text(line)
+        with pytest.raises(SAMAudioError, match=sentence):
+            run(made, out, "--score-only", "--join", f"pesq={outside}")
+    before = {row["id"]: row["scores"] for row in Run.read(out).rows}
+    shutil.rmtree(out / "audio")
+    assert run(made, out, "--score-only") == 0
+    assert {row["id"]: row["scores"] for row in Run.read(out).rows} == before
 
 
 def test_a_failed_item_is_counted_and_tried_again(data, tmp_path, capsys):
@@ -216,6 +227,78 @@ def test_a_failed_item_is_counted_and_tried_again(data, tmp_path, capsys):
     }
     assert "2 of 4 items scored, 1 failed, 1 missing" in capsys.readouterr().out
     assert run(data, out, "--score-only") == 1
+
+
+@pytest.mark.parametrize("stem, samples", [("target", 7999), ("target", 7000), ("mixture", 6000)])
+@pytest.mark.parametrize("rest", [False, True])
+def test_sounds_of_other_lengths_are_no_truth(stem, samples, rest, data, tmp_path):
+    """But for a sample, which may be of rounding."""
+    path = data / "a" / f"{stem}.wav"
+    if rest:
+        shutil.copy(data / "a" / "target.wav", data / "a" / "residual.wav")
+    sound_files.write(path, harness.sound(path)[0][0, :samples], sounds.SAMPLE_RATE)
+    status = run(data, tmp_path / "out", "--setting", "all", "--limit", "1", "--with", *MANY)
+    (row,) = Run.read(tmp_path / "out").rows
+    assert status == (samples < 7999) and row["status"] == ("error" if status else "ok")
+    if status:
+        assert "its sounds are not equally long" in row["error"]
+    else:
+        assert row["scores"]["oracle_si_sdri"] >= row["scores"]["si_sdri"] - 1e-9
+
+
+def test_a_residual_that_does_not_add_up_is_told(data, tmp_path):
+    shutil.copy(data / "a" / "target.wav", data / "a" / "residual.wav")
+    with pytest.warns(SAMAudioWarning, match="target and residual do not add up to the mixture"):
+        run(data, tmp_path / "out", "--setting", "all", "--limit", "1")
+
+
+def test_subsets_keep_their_items(made, tmp_path, capsys):
+    run(made, tmp_path / "out", "--setting", "all", "--prompts", "text")
+    run(made, tmp_path / "out", "--setting", "some", "--prompts", "text", "text", "--resume")
+    settings = {row["id"]: row["settings"] for row in Run.read(tmp_path / "out").rows}
+    assert settings == dict(a=["all"], b=["all", "some"], c=["all"], d=["all"])
+    assert "2 seeds" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, text, sentence",
+    [
+        ("a/prompt.json", '{"spans": [["+", 2, 1]]}', "a/prompt.json: span"),
+        ("a/prompt.json", '{"spans": [[1, 2]]}', "prompt.json: spans.0. is"),
+        ("a/prompt.json", '{"settings": ["sfx"]}', "prompt.json: settings is"),
+        ("a/prompt.json", '{"settings": {"sfx": "words"}}', "settings.sfx is 'words', expected"),
+        ("a/prompt.json", '{"texts": "x"}', "prompt.json has unknown keys: texts"),
+        ("dataset.json", '{"metric_rate": 0}', "metric_rate is 0, expected"),
+        ("dataset.json", '{"metric_rate": true}', "metric_rate is True, expected"),
+        ("dataset.json", '{"aggregate": "median"}', "aggregate is 'median', expected"),
+        ("missing.json", "", "cannot read .*missing.json"),
+        ("missing.json", '[{"id": "../x", "why": ""}]', "'../x' is no name of a folder"),
+        ("missing.json", '[{"id": "x"}]', "missing.json, .0. lacks why"),
+    ],
+)
+def test_a_dataset_is_read_strictly(name, text, sentence, data):
+    (data / name).write_text(text)
+    with pytest.raises(SAMAudioError, match=sentence):
+        Dataset.read(data)
+
+
+def test_damaged_rows_are_scored_again_and_a_damaged_run_is_refused(made, tmp_path):
+    out = tmp_path / "out"
+    run(made, out)
+    before = files(out)
+    rows, timing = out / "items.jsonl", out / "timing.jsonl"
+    first, *others = rows.read_text().splitlines()
+    strange = ["5", "[]", "{}", first.replace("0.", "NaN", 1), first[:50], *others, "\xff"]
+    rows.write_text("\n".join(strange), encoding="latin-1")
+    timing.write_bytes(timing.read_bytes()[:-30])
+    run(made, out, "--resume")
+    assert files(out) == before
+    (out / "audio/a/text.0/target.wav").unlink()
+    run(made, out, "--resume")
+    assert files(out) == before
+    (out / "run.json").write_text('{"format": 1}')
+    with pytest.raises(SAMAudioError, match="run.json lacks"):
+        Run.read(out)
 
 
 def test_the_record_of_a_table_names_the_machine(made, tmp_path):
@@ -280,14 +363,17 @@ def test_networks_listen_too(made, converted, tmp_path):
     assert Run.read(tmp_path / "out").meta["scorers"].keys() == set(groups)
 
 
-def test_rounded_weights_are_rounded(made, tmp_path):
-    model = models.rounded(SAMAudio.from_pretrained("demo"), "4")
-    assert model.config.quantisation.bits == 4
-    run(made, tmp_path / "four", "--limit", "1", "--round", "4")
-    run(made, tmp_path / "all", "--limit", "1")
-    four, whole = (Run.read(tmp_path / name) for name in ("four", "all"))
-    assert four.rows[0]["scores"] != whole.rows[0]["scores"]
-    assert four.meta["identity"]["weights rounded to"] == "4"
+def test_rounded_weights_are_those_of_few_bits(made, tmp_path):
+    """What the converter would write."""
+    four = models.rounded(SAMAudio.from_pretrained("demo"), "4")
+    quantised = SAMAudio.from_pretrained("demo")
+    quantised.network.set_dtype(mx.float32)
+    quantise(quantised.network, QuantisationConfig(4, 64))
+    wave = sounds.heldout_rng(0).random(4000).astype(np.float32)
+    targets = [np.array(m.separate(wave, "a bell", steps=1).target) for m in (four, quantised)]
+    assert relative_error(*targets) < 1e-4
+    run(made, tmp_path / "out", "--limit", "1", "--round", "4")
+    assert Run.read(tmp_path / "out").meta["identity"]["weights rounded to"] == "4"
 
 
 def test_an_estimate_is_arithmetic(made, monkeypatch, capsys):

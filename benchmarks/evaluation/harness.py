@@ -14,18 +14,21 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from benchmarks.evaluation import scores
-from benchmarks.evaluation.dataset import Dataset, Item, Missing
+from benchmarks.evaluation import metrics, scores
+from benchmarks.evaluation.dataset import MISFIT, Dataset, Item, Missing
 from benchmarks.evaluation.runs import Run, Task, line
 from benchmarks.evaluation.scores import Heard
 from mlx_sam_audio import SAMAudio, SAMAudioError, Settings
 from mlx_sam_audio.engine import draws
-from mlx_sam_audio.files import whole
+from mlx_sam_audio.errors import note
+from mlx_sam_audio.files import make_folder, whole
 from mlx_sam_audio.media import sound_files
+from mlx_sam_audio.media.sound_files import disk_is_full
 from mlx_sam_audio.models import chunks
-from mlx_sam_audio.ranking.metrics import si_sdr
 
 OTHERS = ("wrong", "absent")  # prompts for another sound than the item's
+BESIDE = ("mixture", "codec")  # what is scored beside an estimate
+SCORED = ("scores", *BESIDE, "why")  # parts of a row
 FRAMES = 100  # that the codec decodes at a time
 
 
@@ -41,7 +44,7 @@ class Ask:
     def tasks(self, dataset: Dataset) -> dict[Task, tuple[str, ...]]:
         """Each with the (sub)sets that it counts for, sorted. Raises SAMAudioError."""
         there = {name for item in dataset.items for name in item.settings}
-        there |= {name for row in dataset.missing for name in row.get("settings") or ()}
+        there |= {name for row in dataset.missing for name in row.settings or ()}
         strange = sorted(set(self.settings) - there)
         if strange:
             raise SAMAudioError(
@@ -49,13 +52,13 @@ class Ask:
             )
         counts, found = dict.fromkeys(there, 0), {}
         sets = [(item.id, item.settings) for item in dataset.items]
-        sets += [(row["id"], row.get("settings") or {}) for row in dataset.missing]
+        sets += [(row.id, row.settings or {}) for row in dataset.missing]
         for id, kinds in sorted(sets):
             for name, kind in kinds.items():
                 if self.settings and name not in self.settings or counts[name] == self.limit:
                     continue
                 counts[name] += 1
-                for prompt in self.prompts or (kind,):
+                for prompt in dict.fromkeys(self.prompts or (kind,)):
                     for k in range(self.seeds):
                         found.setdefault(Task(id, prompt, k), []).append(name)
         return {task: tuple(found[task]) for task in sorted(found)}
@@ -79,7 +82,7 @@ class Evaluation:
     @cached_property
     def absent(self) -> dict[str, str]:
         """Why items of the dataset are not there."""
-        return {row["id"]: str(row["why"]) for row in self.dataset.missing}
+        return {row.id: row.why for row in self.dataset.missing}
 
     def given(self, task: Task) -> dict:
         """The arguments of a separation. Raises Missing."""
@@ -105,7 +108,10 @@ class Evaluation:
         except Missing:
             pass
         except SAMAudioError as error:
+            if disk_is_full(self.run.folder):
+                raise
             return str(error)
+        return None
 
     def make(self, model: SAMAudio, task: Task, given: dict) -> None:
         item, settings = self.items[task.id], self.settings(task.prompt)
@@ -118,15 +124,15 @@ class Evaluation:
         seconds = time.perf_counter() - start
         waves = {name: np.array(getattr(result, name)) for name in ("target", "residual")}
         folder = self.run.sounds(task)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         paths = [(folder / f"{name}.wav", wave) for name, wave in waves.items()]
         sound_files.write_all(paths, model.sample_rate)
         facts = {"seed": result.seed, "silenced": silenced(result.presence)}
         if result.spans_predicted:
             facts["spans"] = [[span.sign, span.start, span.end] for span in result.spans]
-        best = oracle(item, result.candidates, model.sample_rate, channels)
-        if len(result.candidates) > 1 and best is not None:
-            facts["oracle"] = best
+        if len(result.candidates) > 1 and task.prompt != "absent" and not settings.gate:
+            targets = [np.atleast_2d(np.array(one.target)) for one in result.candidates]
+            facts |= self.oracle(item, targets, model.sample_rate)
         with whole(folder / "facts.json") as (part,):
             part.write_text(line(facts))
         self.run.time(
@@ -140,13 +146,32 @@ class Evaluation:
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
+    def oracle(self, item: Item, targets: Sequence[np.ndarray], rate: int) -> dict[str, float]:
+        """The improvement of SI-SDR of the best of several targets (C, T), where it is defined."""
+        wanted = self.rate(item, rate)
+        truth, _ = item.truth(wanted, len(targets[0]))
+        if truth is None:
+            return {}
+        mixture = item.read(item.mixture, wanted, len(truth))[:, : truth.shape[1]]
+        gains = [gain(scores.at(one, rate, wanted), truth, mixture) for one in targets]
+        known = [value for value in gains if value is not None]
+        return {"oracle": max(known)} if known else {}
+
+    def rate(self, item: Item, model_rate: int) -> int:
+        """At which all is compared, in Hz."""
+        return self.dataset.facts.metric_rate or min(model_rate, item.rate())
+
     def beside(self, model: SAMAudio, item: Item, settings: Settings, channels: int) -> None:
         """The mixture and the truth as the model could give them, once for each item."""
         folder, rate = self.run.sounds(item.id), model.sample_rate
         if (folder / "mixture.wav").exists():
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         target, _ = item.truth(rate, channels)
+        if (misfit := item.misfit(rate, channels)) > MISFIT:
+            note(
+                f"{item.folder}: target and residual do not add up to the mixture ({misfit:.0f} dB)"
+            )
         sounds = {}
         if target is not None:
             rounds = [round_trip(model, channel, settings) for channel in target]
@@ -170,50 +195,61 @@ class Evaluation:
             old = kept.get(task, {})
             row = self.row(task, failed.get(task), old)
             if row["status"] == "ok":
-                if old.get("status") == "ok":
-                    row |= {key: dict(old[key]) for key in ("scores", "mixture", "codec", "why")}
-                left = tuple(name for name in names if name not in row["scores"])
-                if left:
-                    heard = self.heard(task, network)
-                    found, why = scores.score(heard, left)
-                    row["scores"] |= found
-                    row["why"] |= why
-                    for kind in ("mixture", "codec"):
-                        row[kind] |= ceiling(task.id, task.prompt, kind, left, network)
-                for name, values in joined.items():
-                    if (value := values.get(task, values.get(task.id))) is not None:
-                        row["scores"][name] = value
-                for key in ("scores", "mixture", "codec", "why"):
+                row = self.scored(
+                    row, [n for n in names if n not in row["scores"]], network, ceiling
+                )
+                row["scores"] |= {
+                    name: values.get(task, values.get(task.id))
+                    for name, values in joined.items()
+                    if task in values or task.id in values
+                }
+                for key in SCORED[:3]:
                     row[key] = in_order(row[key])
-            if row != kept.get(task):
+            if row != old:
                 self.run.append(row)
             rows.append(row)
         others = [row for task, row in kept.items() if task not in self.tasks]
         self.run.complete(rows + others)
         return rows
 
+    def scored(self, row: dict, names: Sequence[str], network: Callable, ceiling: Callable) -> dict:
+        """The row with scores of those names."""
+        task = Task.of(row)
+        if not names:
+            return row
+        if self.run.separated(task) is None:  # but it was scored before
+            return row | {"why": row["why"] | dict.fromkeys(names, "its sounds were not kept")}
+        try:
+            found, why = scores.score(self.heard(task, network), names)
+            beside = [ceiling(task.id, task.prompt, kind, tuple(names), network) for kind in BESIDE]
+        except (SAMAudioError, soundfile.LibsndfileError) as error:
+            return row | {"status": "error", "error": str(error)}
+        added = dict(zip(SCORED, (found, *beside, why), strict=True))
+        return row | {key: row[key] | added[key] for key in SCORED}
+
     def row(self, task: Task, error: str | None, old: dict) -> dict:
-        """Without scores. error, old: of this run, and the row of one before."""
-        item, facts, status = self.items.get(task.id), self.run.separated(task), "ok"
-        words = None
+        """With the scores that it had. error, old: of this run, and the row of one before."""
+        item, facts, status, words = self.items.get(task.id), self.run.separated(task), "ok", None
+        was_scored = old.get("status") == "ok"
         try:
             words = self.given(task).get("description")
-            if facts is None:
+            if facts is None and not was_scored:
                 status, error = "error", error or old.get("error") or "it was not separated"
         except Missing as why:
             status, error = "missing", str(why)
         except SAMAudioError as why:
             status, error = "error", str(why)
-        if status == "ok":
-            error = None
+        kept = status == "ok" and was_scored
         return {
-            **dict(id=task.id, prompt=task.prompt, seed=task.k, status=status, error=error),
+            **dict(id=task.id, prompt=task.prompt, seed=task.k, status=status),
+            "error": None if status == "ok" else error,
             "group": item.group if item else task.id,
-            "class": item.told.get("class") if item else None,
-            "settings": list(self.tasks[task]),
+            "class": item.told.label if item else None,
+            "settings": sorted({*old.get("settings", ()), *self.tasks[task]}),
             "description": words,
-            "duration": self.duration(task) if status == "ok" else None,
-            **dict(scores={}, mixture={}, codec={}, why={}, facts=facts or {}),
+            "duration": self.duration(task) if status == "ok" and facts else old.get("duration"),
+            **{key: dict(old[key]) if kept else {} for key in SCORED},
+            "facts": facts or old.get("facts", {}),
         }
 
     def duration(self, task: Task) -> float:
@@ -226,7 +262,7 @@ class Evaluation:
         path = folder / "target.wav" if kind is None else beside / f"{kind}.wav"
         wave, model_rate = sound(path)
         mixture, _ = sound(beside / "mixture.wav")
-        rate = self.dataset.metric_rate or min(model_rate, item.rate())
+        rate = self.rate(item, model_rate)
         channels = len(wave)
         target, residual = (None, None)
         if task.prompt != "absent":
@@ -291,14 +327,14 @@ def silenced(presence: Sequence) -> float:
     return sum((row.end - row.start) * row.absent for row in presence) / seconds
 
 
-def oracle(item: Item, candidates: Sequence, rate: int, channels: int) -> float | None:
-    """The best candidate's improvement of SI-SDR."""
-    target, _ = item.truth(rate, channels)
-    if target is None or not target.any() or not candidates:
+def gain(estimate: np.ndarray, source: np.ndarray, mixture: np.ndarray) -> float | None:
+    """The improvement of SI-SDR, if it is defined."""
+    try:
+        size = min(estimate.shape[1], source.shape[1])
+        estimate, source, mixture = (wave[:, :size] for wave in (estimate, source, mixture))
+        return metrics.si_sdr(estimate, source) - metrics.si_sdr(mixture, source)
+    except metrics.Undefined:
         return None
-    target = target.ravel()
-    before = si_sdr(item.read(item.mixture, rate, channels).ravel(), target)
-    return max(si_sdr(np.array(one.target).ravel(), target) for one in candidates) - before
 
 
 def in_order(found: dict) -> dict:

@@ -9,16 +9,49 @@ RUN/timing.jsonl  seconds, memory and dates; all else is the same, byte for byte
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio.files import make_folder, whole
-from mlx_sam_audio.loading.strict_json import read_json
+from mlx_sam_audio.files import make_folder, reason, whole
+from mlx_sam_audio.loading.strict_json import no_number, read_json
+from mlx_sam_audio.models.schema import Lenient, parse
 
 FORMAT = 1
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Meta(Lenient):
+    """What must be in a run.json."""
+
+    format: int
+    identity: dict[str, Any]
+    deviations: tuple[str, ...]
+    dataset: dict[str, Any]
+    data: dict[str, str]
+    helpers: dict[str, str]
+    scorers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row(Lenient):
+    """What must be in a row of items.jsonl."""
+
+    id: str
+    prompt: str
+    seed: int
+    status: Literal["ok", "error", "missing"]
+    error: str | None
+    group: str
+    settings: tuple[str, ...]
+    scores: Scores
+    mixture: Scores
+    codec: Scores
+    why: dict[str, str]
+    facts: dict[str, Any]
 
 
 class Task(NamedTuple):
@@ -59,8 +92,9 @@ class Run:
         folder = Path(folder)
         if not (folder / "run.json").is_file():
             raise SAMAudioError(f"{folder} is no run: there is no {folder / 'run.json'}")
-        run = cls(folder, read_json(folder / "run.json"))
-        if run.meta.get("format") != FORMAT:
+        path = folder / "run.json"
+        run = cls(folder, read_json(path))
+        if parse(Meta, run.meta, path).format != FORMAT:
             raise SAMAudioError(f"{folder} was made by another version: evaluate again")
         run.rows = list(run.kept().values())
         return run
@@ -69,6 +103,8 @@ class Run:
     def begin(cls, folder: Path, meta: dict, resume: bool) -> "Run":
         """A new run, or the one in the folder if it is the same. Raises SAMAudioError."""
         if not (folder / "run.json").exists():
+            if any(folder.iterdir() if folder.is_dir() else ()):
+                raise SAMAudioError(f"{folder} holds something else than a run: give another --out")
             make_folder(folder)
             return cls(folder, meta)
         old = cls.read(folder)
@@ -95,24 +131,11 @@ class Run:
         self.write("run.json", json.dumps(self.meta, indent=1, sort_keys=True) + "\n")
 
     def kept(self) -> dict[Task, dict]:
-        """The rows that are whole, the last of each task: a kill may have torn the last line."""
-        path, found = self.folder / "items.jsonl", {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            found[Task.of(row)] = row
-        return found
+        """The rows that are whole, the last of each task: a kill may have torn a line."""
+        return {Task.of(row): row for row in lines(self.folder / "items.jsonl") if is_row(row)}
 
     def append(self, row: dict) -> None:
-        with open(self.folder / "items.jsonl", "a+b") as file:
-            file.seek(0, os.SEEK_END)
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # torn
-                    file.write(b"\n")
-            file.write(line(row).encode())
+        append(self.folder / "items.jsonl", row)
 
     def complete(self, rows: Iterable[dict]) -> None:
         """The rows in their order."""
@@ -121,16 +144,14 @@ class Run:
 
     def write(self, name: str, text: str) -> None:
         with whole(self.folder / name) as (part,):
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
 
     def time(self, **facts: object) -> None:
-        with open(self.folder / "timing.jsonl", "a") as file:
-            file.write(line(facts))
+        append(self.folder / "timing.jsonl", facts)
 
     def took(self) -> str:
         """How long the separations took, in a line; empty if there are none."""
-        path = self.folder / "timing.jsonl"
-        rows = list(map(json.loads, path.read_text().splitlines() if path.exists() else ()))
+        rows = list(lines(self.folder / "timing.jsonl"))
         seconds, audio = (sum(row[name] for row in rows) for name in ("seconds", "audio_seconds"))
         if not rows:
             return ""
@@ -147,10 +168,42 @@ class Run:
         return self.folder / "audio" / task.id / f"{task.prompt}.{task.k}"
 
     def separated(self, task: Task) -> dict | None:
-        """What is told of a separation, once its sounds are written."""
-        path = self.sounds(task) / "facts.json"
-        return read_json(path) if path.exists() else None
+        """What is told of a separation, if its sounds are there."""
+        folder = self.sounds(task)
+        names = ("facts.json", "target.wav", "residual.wav", "../mixture.wav")
+        there = all((folder / name).is_file() for name in names)
+        return read_json(folder / "facts.json") if there else None
 
 
 def line(row: dict) -> str:
     return json.dumps(row, allow_nan=False, default=str) + "\n"
+
+
+def lines(path: Path) -> Iterator[dict]:
+    """The JSON objects in the lines of a file; others, which were torn, are left out."""
+    for text in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            found = json.loads(text.decode(), parse_constant=no_number)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def append(path: Path, row: dict) -> None:
+    """A line at the end of a file, whose last one may be torn."""
+    try:
+        with open(path, "a+b") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + line(row).encode())
+    except OSError as error:
+        raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
+
+
+def is_row(found: dict) -> bool:
+    try:
+        parse(Row, found, "")
+    except SAMAudioError:
+        return False
+    return True

@@ -28,8 +28,8 @@ AGGREGATES = {
 
 
 def about(name: str) -> Metric:
-    """A metric by its name; of those that came from outside, no more is known."""
-    return METRICS.get(name) or Metric(name, "", 1, "outside", None)
+    """A metric by its name; of those that came from outside, no more is known: WER is not PESQ."""
+    return METRICS.get(name) or Metric(name, "", 0, "outside", None)
 
 
 def names(items: Iterable[dict]) -> list[str]:

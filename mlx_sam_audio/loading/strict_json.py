@@ -12,6 +12,14 @@ MOST_BYTES = 4 * 2**20
 
 def read_json(path: Path) -> dict:
     """The JSON object in a file of a model folder."""
+    values = loaded(path)
+    if not isinstance(values, dict):
+        raise SAMAudioError(f"{path} holds no JSON object")
+    return values
+
+
+def loaded(path: Path) -> object:
+    """What JSON a file of a model folder holds."""
     if not path.is_file():  # nor is a pipe, for which one would wait
         raise SAMAudioError(f"{path.parent} holds no {path.name}: it is not a model folder")
     try:
@@ -19,12 +27,9 @@ def read_json(path: Path) -> dict:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES} bytes")
-        values = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_number)
+        return json.loads(data.decode(), object_pairs_hook=unique, parse_constant=no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise SAMAudioError(f"cannot read {path}: {reason(error)}") from None
-    if not isinstance(values, dict):
-        raise SAMAudioError(f"{path} holds no JSON object")
-    return values
 
 
 def unique(pairs: list[tuple[str, object]]) -> dict:

@@ -15,8 +15,10 @@ VERSION = "1"
 
 def read(items: int = 96, seconds: float = 2.0, seed: int = 0) -> Collection:
     """seconds: of each. The same seed makes the same ones, byte for byte."""
-    if items < 1 or not seconds >= 0.5:
-        raise SAMAudioError("the demo's items are 1 or more, of 0.5 seconds or more")
+    if items < 1 or not seconds >= 0.5 or seed < 0:
+        raise SAMAudioError(
+            "the demo's items are 1 or more, of 0.5 seconds or more, and their seed is 0 or more"
+        )
     drawn = mixtures.items(items, seed, seconds)
     wanted = [
         Wanted(
