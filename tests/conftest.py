@@ -3,6 +3,7 @@ import functools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,11 @@ from mlx_sam_audio.models import cpu
 from mlx_sam_audio.models.sam_audio import Network
 
 os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # what MLX compiles for CPUs stays in a temporary folder: two processes would write one file
+    folder = Path(tempfile.gettempdir(), f"mlx-{os.getuid()}-{worker}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
 
 
 def pytest_addoption(parser):
