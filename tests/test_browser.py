@@ -205,7 +205,15 @@ def regions(page) -> list[list]:
 def asked(page, act) -> dict:
     """The request that comes of it, which the server never gets: it is refused."""
     body = {"error": {"message": "not now", "param": "spans"}}
-    page.route("**/v1/jobs", lambda route: route.fulfill(status=400, json=body), times=1)
+    refused = []
+
+    def refuse(route):  # stays: Playwright would lose requests on their way if it went
+        if refused:
+            return route.fallback()
+        refused.append(route)
+        route.fulfill(status=400, json=body)
+
+    page.route("**/v1/jobs", refuse)
     with page.expect_request(lambda request: request.method == "POST") as found:
         act()
     return found.value.post_data_json
