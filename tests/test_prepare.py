@@ -62,12 +62,12 @@ def test_the_demo_has_all_that_is_known_of_the_same_mixtures(tmp_path):
     prepare("demo", [], tmp_path / "a", items=12, seconds=1.0, seed=3)
     dataset = Dataset.read(tmp_path / "a")
     drawn = mixtures.items(12, 3, 1.0)
-    assert len(dataset.items) == 12 and dataset.metric_rate == 16000
-    assert {item.told["spans_tell"] for item in dataset.items} == {True, False}
+    assert len(dataset.items) == 12 and dataset.facts.metric_rate == 16000
+    assert {item.told.spans_tell for item in dataset.items} == {True, False}
     for item, made in zip(drawn, dataset.items, strict=True):
         words = item.phrase, item.other, item.absent, item.family, item.intermittent
-        keys = ("description", "other", "absent", "class", "spans_tell")
-        assert words == tuple(made.told[key] for key in keys)
+        keys = ("description", "other", "absent", "label", "spans_tell")
+        assert words == tuple(getattr(made.told, key) for key in keys)
         assert item.spans == made.spans
         for name in ("mixture", "target", "residual"):
             np.testing.assert_array_equal(sound(made.folder / f"{name}.wav"), getattr(item, name))
@@ -167,7 +167,7 @@ def test_a_track_is_asked_for_three_stems_and_keeps_its_bytes(tmp_path, musdb):
     np.testing.assert_allclose(sound(item / "residual.wav"), rest, atol=1e-7)
     prompt = told(tmp_path / "o", item.name)
     assert prompt["group"] == track.name and prompt["class"] == prompt["description"] == "drums"
-    assert Dataset.read(tmp_path / "o").metric_rate == 44100
+    assert Dataset.read(tmp_path / "o").facts.metric_rate == 44100
     # the folder of tracks itself is as good
     assert prepare("musdb", [musdb / "test"], tmp_path / "o", items=1, seed=0).made == 6
 
@@ -308,9 +308,11 @@ def test_each_csv_of_audiosep_is_recognised(name, tmp_path):
     root.mkdir()
     report = prepare("audiosep", [make(root), root], out)
     dataset = Dataset.read(out)
-    assert (dataset.name, dataset.aggregate, dataset.metric_rate) == (name, aggregate, 32000)
+    assert (dataset.name, dataset.facts.aggregate) == (name, aggregate)
+    assert dataset.facts.metric_rate == 32000
     assert (report.made, report.asked) == (1, 2) and dataset.items[0].id == id
-    assert {key: dataset.items[0].told.get(key) for key in keys} == keys
+    prompt = told(out, dataset.items[0].id)
+    assert {key: prompt.get(key) for key in keys} == keys
     assert dataset.items[0].settings == report.missing[0]["settings"] == {name: "text"}
     target, residual = dataset.items[0].truth(8000, 1)
     assert target.shape == residual.shape == (1, 4000)
