@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from ..engine import checkpoint
+from ..engine.group import launched
 from ..errors import SAMAudioError
 from ..files import make_folder, writable
 from ..media import figures
@@ -37,6 +39,12 @@ def main(arguments: list[str]) -> int | None:
     if options.json:
         raise SAMAudioError("--json belongs to --doctor: a run's report is --metrics-json PATH")
     options.piped = options.output == "-"
+    rank, count = launched()
+    if count > 1:
+        sys.stdout.reconfigure(line_buffering=True)  # mlx.launch reads what is said
+        options.quiet |= rank > 0
+        if options.piped or "-" in options.inputs:
+            raise SAMAudioError("mlx.launch has no stdin or stdout to share: name files")
     with contextlib.ExitStack() as stack:
         spool = None
         if options.piped or "-" in options.inputs:
@@ -63,7 +71,8 @@ def to_stdout(options: argparse.Namespace, spool: Path) -> None:
 
 
 def separate(options: argparse.Namespace, spool: Path | None) -> int | None:
-    with Display(options.quiet, options.verbose) as display:
+    piped = launched()[1] > 1 and "COLUMNS" in os.environ  # mlx.launch tells a terminal's size
+    with Display(options.quiet, options.verbose, piped) as display:
         jobs, many = wanted(options, spool)
         if options.pick or options.preview:
             return pictures.draw(options, jobs, display)
