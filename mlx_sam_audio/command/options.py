@@ -88,8 +88,8 @@ def read_and_written(add: Callable) -> None:
         "--overwrite", **FLAG, help="of many recordings, make again what is done, and replace files"
     )
     add("--lease", type=float, default=600.0, metavar="S",
-        help="under mlx.launch, of many recordings, one that makes no progress for so long is made "
-        "by another process (%(default)g)")  # fmt: skip
+        help="under mlx.launch, seconds without progress after which another process is thought "
+        "to be gone (%(default)g)")  # fmt: skip
 
 
 def prompt(add: Callable) -> None:

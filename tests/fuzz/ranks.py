@@ -56,8 +56,52 @@ def folder(how: str, rank: str, moment: str) -> None:
         raise Different(f"exit status {status}, not the same bits, or {left} are left: {said}")
 
 
+LONG = [*SEPARATE, *"long.wav -m demo -d beep --window 1 --overlap 0.2 --method euler".split()]
+LONG += "--steps 6 --no-metrics -o long/o.wav --resume".split()
+
+
+@cache
+def alone() -> tuple[list[np.ndarray], float]:
+    """The stems of the long recording by one process, and the seconds of two."""
+    with started(1, *LONG) as (one,):
+        assert ended(one)[0] == 0
+    found = stems()
+    shutil.rmtree("long")
+    start = time.monotonic()
+    with started(2, *LONG) as ranks:
+        assert [ended(rank)[0] for rank in ranks] == [0, 0]
+    seconds = time.monotonic() - start
+    shutil.rmtree("long")
+    return found, seconds
+
+
+def stems() -> list[np.ndarray]:
+    return [soundfile.read(path, dtype="float32")[0] for path in sorted(Path("long").glob("*.wav"))]
+
+
+def long(how: str, rank: str, moment: str, count: str) -> None:
+    """One of two is killed or stopped: the other ends, and so many go on."""
+    expected, seconds = alone()
+    with started(2, *LONG, "--lease", "3") as ranks:
+        time.sleep(float(moment) * seconds)
+        struck = ranks.pop(int(rank))
+        struck.send_signal(getattr(signal, f"SIG{how}"))
+        status, _, said = ended(ranks[0], 100)
+        if status not in (0, 2, 75) or "Traceback" in said:
+            raise Different(f"exit status {status}: {said[-300:]}")
+    with started(int(count), *LONG) as ranks:
+        found = [ended(rank)[::2] for rank in ranks]
+    if any(status for status, _ in found) or len(list(Path("long").iterdir())) > 2:
+        raise Different(f"afterwards: {found}, {list(Path('long').iterdir())}")
+    if not all(np.allclose(*pair, atol=1e-5) for pair in zip(stems(), expected, strict=True)):
+        raise Different("another result")
+
+
 def draw(rng: Random) -> str:
-    return f"folder {rng.choice(['KILL', 'STOP'])} {rng.randrange(3)} {rng.random():.3f}"
+    how, moment = rng.choice(["KILL", "STOP"]), f"{rng.random():.3f}"
+    if rng.random() < 0.5:
+        return f"long {how} {rng.randrange(2)} {moment} {rng.choice([1, 2, 3])}"
+    return f"folder {how} {rng.randrange(3)} {moment}"
 
 
 def check(recipe: str) -> None:
@@ -67,4 +111,5 @@ def check(recipe: str) -> None:
     for i, length in enumerate(LENGTHS):
         samples = generator.normal(0, 0.1, int(length * 16_000))
         soundfile.write(f"in/{i}.wav", samples, 16_000)
-    {"folder": folder}[name](*words)
+    soundfile.write("long.wav", generator.normal(0, 0.1, 16_000 + 8 * 12_800), 16_000)
+    {"folder": folder, "long": long}[name](*words)
