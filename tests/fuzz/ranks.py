@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import time
 from functools import cache
 from pathlib import Path
@@ -34,13 +35,19 @@ def undisturbed() -> tuple[dict[str, bytes], float]:
     return found, seconds
 
 
+def strike(rank: subprocess.Popen, how: str) -> None:
+    rank.send_signal(getattr(signal, f"SIG{how}"))
+    if how == "KILL":
+        rank.wait()  # until then it seems to run
+
+
 def folder(how: str, rank: str, moment: str) -> None:
     """One of three is killed or stopped: the others make all, or a rerun does."""
     expected, seconds = undisturbed()
     with started(3, *WORDS, "--lease", "2") as ranks:
         time.sleep(float(moment) * seconds)
         struck = ranks.pop(int(rank))
-        struck.send_signal(getattr(signal, f"SIG{how}"))
+        strike(struck, how)
         for status, _, said in map(ended, ranks):
             if status or "Traceback" in said:
                 raise Different(f"exit status {status}: {said[-300:]}")
@@ -85,7 +92,7 @@ def long(how: str, rank: str, moment: str, count: str) -> None:
     with started(2, *LONG, "--lease", "3") as ranks:
         time.sleep(float(moment) * seconds)
         struck = ranks.pop(int(rank))
-        struck.send_signal(getattr(signal, f"SIG{how}"))
+        strike(struck, how)
         status, _, said = ended(ranks[0], 100)
         if status not in (0, 2, 75) or "Traceback" in said:
             raise Different(f"exit status {status}: {said[-300:]}")
