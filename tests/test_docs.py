@@ -159,6 +159,8 @@ def test_other_commands_parse(words, pytestconfig):
     elif program == "mlx.launch":
         started, *given = arguments[arguments.index("--") + 1 :]
         assert find_spec(started) and (started not in SEPARATES or parser_of(started, given))
+    elif program == "mlx_lm.share":
+        assert find_spec(program)
     elif program == "curl":
         (path,) = re.findall(r"http://127\.0\.0\.1:8765(/[^ ?]*)", " ".join(arguments))
         known = json.loads((ROOT / "mlx_sam_audio/serve/openapi.json").read_text())["paths"]
