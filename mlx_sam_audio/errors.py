@@ -6,8 +6,16 @@ import warnings
 class SAMAudioError(Exception):
     """Bad input, settings or files, said in one sentence: what, where, and what to do."""
 
+    status = 2  # of a command that it ends
+
     def __init__(self, message: str):
         super().__init__(plain(message))
+
+
+class Alone(SAMAudioError):
+    """Other processes that made the run, too, are gone."""
+
+    status = 75
 
 
 class Cancelled(SAMAudioError):

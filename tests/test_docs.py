@@ -156,6 +156,11 @@ def test_other_commands_parse(words, pytestconfig):
         assert set(extras) <= set(metadata("mlx-sam-audio").get_all("Provides-Extra"))
     elif program == "pytest":
         assert not pytestconfig._parser.parse_known_and_unknown_args(arguments)[1]
+    elif program == "mlx.launch":
+        started, *given = arguments[arguments.index("--") + 1 :]
+        assert find_spec(started) and (started not in SEPARATES or parser_of(started, given))
+    elif program == "mlx_lm.share":
+        assert find_spec(program)
     elif program == "curl":
         (path,) = re.findall(r"http://127\.0\.0\.1:8765(/[^ ?]*)", " ".join(arguments))
         known = json.loads((ROOT / "mlx_sam_audio/serve/openapi.json").read_text())["paths"]

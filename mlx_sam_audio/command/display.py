@@ -12,9 +12,10 @@ from .terminal import say
 
 class Display:
     """Shows on a terminal how far the work is: the file and stage, the share of all work, and the
-    seconds left. quiet: nothing but notes and errors; verbose: what is being done, too."""
+    seconds left. quiet: nothing but notes and errors; verbose: what is being done, too; piped: the
+    terminal is behind a pipe."""
 
-    def __init__(self, quiet: bool = False, verbose: bool = False):
+    def __init__(self, quiet: bool = False, verbose: bool = False, piped: bool = False):
         self._quiet, self._verbose = quiet, verbose
         self._title, self._before, self._share = "", 0.0, 1.0
         self._spent, self._worked, self._start = 0.0, 0.0, time.perf_counter()
@@ -24,7 +25,7 @@ class Display:
             total=1.0,
             desc="load",
             bar_format=layout,
-            disable=True if quiet else None,
+            disable=quiet or (False if piped else None),
             leave=verbose,
         )
         self._show("load", 0.0, "")
@@ -55,6 +56,10 @@ class Display:
         """The file is made; what is skipped has no end."""
         self._spent += time.perf_counter() - self._start
         self._worked += self._share
+
+    def helped(self, share: float) -> None:
+        """Another process has made so much of all work."""
+        self._worked += share
 
     def follow(self, watch: Watch) -> None:
         """Say of a run what it goes on from, once it is known."""

@@ -29,6 +29,14 @@ class Job:
     def paths(self) -> list[Path]:
         return [output.path for output in self.outputs]
 
+    @property
+    def size(self) -> int:
+        """About how much work it is."""
+        try:
+            return self.source.path.stat().st_size
+        except (OSError, ValueError):
+            return 0
+
 
 def wanted(options: argparse.Namespace, spool: Path | None) -> tuple[list[Job], bool]:
     """What the options ask for, without outputs yet, and whether it may be many recordings."""

@@ -2,7 +2,8 @@
 
 Every line names the files that it is about, relative to the folder; the last one that names a file
 is what counts. So a run that was killed is finished by the same command, and nobody else's file is
-replaced.
+replaced. Several processes at one folder have a file each, in a hidden folder, since what several
+machines append to a file gets lost; one of them adds all that to the manifest.
 """
 
 import contextlib
@@ -15,16 +16,32 @@ from typing import Any
 from ..errors import SAMAudioError
 from ..files import make_folder, reason
 
-NAME = "mlx-sam-audio.jsonl"
+NAME, SHARED = "mlx-sam-audio.jsonl", ".mlx-sam-audio"
 
 
 class Manifest:
-    """The manifest of a folder."""
+    """The manifest of a folder. rank: of this process among several there."""
 
-    def __init__(self, folder: Path):
-        self.path = folder / NAME
-        self._folder = folder
-        self._last = {name: row for row in lines(self.path) for name in row["outputs"]}
+    def __init__(self, folder: Path, rank: int | None = None):
+        self.folder, self.path, self.shared = folder, folder / NAME, folder / SHARED
+        self._own = self.path if rank is None else self.shared / f"{rank}.jsonl"
+        self._last: dict[str, dict[str, Any]] = {}
+        self.take(lines(self.path))
+
+    def take(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Know what these lines tell."""
+        self._last |= {name: row for row in rows for name in row["outputs"]}
+
+    def fold(self) -> None:
+        """Take in what several processes told, none of which is at work any more."""
+        paths = sorted(self.shared.glob("*.jsonl"))
+        rows = [row for path in paths for row in lines(path)]
+        rows.sort(key=lambda row: row.get("state") != "begun")  # one may go on with another's
+        if rows := [row for row in rows if row.get("state") != "skipped"]:
+            self._append(self.path, rows)
+            self.take(rows)
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     def is_done(self, outputs: Iterable[Path], fingerprint: str) -> bool:
         """Were these files written by the same run, and are they still there?"""
@@ -40,38 +57,71 @@ class Manifest:
         return [path for path in there if self._relative(path) not in self._last]
 
     def add(self, state: str, source: object, outputs: Sequence[Path], **more: Any) -> None:
-        """Add a line, whole whatever stood before it."""
         names = list(map(self._relative, outputs))
         row = {"state": state, "input": str(source), "outputs": names, **more}
-        self._last |= dict.fromkeys(names, row)
-        make_folder(self._folder)
+        self.take([row])
+        if self._own == self.path:
+            make_folder(self.folder)
+        self._append(self._own, [row])
+
+    def skip(self, source: object) -> None:
+        """Tell other processes, if there are any, that this recording was done before."""
+        if self._own != self.path:
+            self.add("skipped", source, [])
+
+    def _append(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
+        """Add lines, whole whatever stood before them."""
+        text = "".join(json.dumps(row) + "\n" for row in rows)
         try:
-            with open(self.path, "ab+") as file:
+            with open(path, "ab+") as file:
                 if size := file.seek(0, os.SEEK_END):
                     file.seek(size - 1)
                 torn = size and file.read(1) != b"\n"
-                file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
+                file.write(b"\n" * torn + text.encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise SAMAudioError(f"cannot write {self.path}: {reason(error)}") from None
+            raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
 
     def _is(self, path: Path, state: str, fingerprint: str) -> bool:
         row = self._last.get(self._relative(path), {})
         return row.get("state") == state and row.get("fingerprint") == fingerprint
 
     def _relative(self, path: Path) -> str:
-        return os.path.relpath(path, self._folder)
+        return os.path.relpath(path, self.folder)
+
+
+class Tail:
+    """What is added to a file of lines."""
+
+    def __init__(self, path: Path):
+        self._path, self._known = path, 0
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The whole lines that came since this was asked for last."""
+        text = content(self._path, self._known)
+        text = text[: text.rfind(b"\n") + 1]
+        self._known += len(text)
+        return list(parsed(text))
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
     """What a manifest tells; a line that was torn when its writer was killed tells nothing."""
+    return parsed(content(path))
+
+
+def content(path: Path, start: int = 0) -> bytes:
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read()
     except FileNotFoundError:
-        return
+        return b""
     except OSError as error:
         raise SAMAudioError(f"cannot read {path}: {reason(error)}") from None
+
+
+def parsed(text: bytes) -> Iterator[dict[str, Any]]:
     for line in text.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
@@ -85,5 +135,6 @@ def is_names(value: object) -> bool:
 
 def outputs(folder: Path) -> set[str]:
     """All files that the manifest in a folder names, where they really are."""
-    rows = (row["outputs"] for row in lines(folder / NAME))
+    paths = folder / NAME, *folder.glob(f"{SHARED}/*.jsonl")
+    rows = (row["outputs"] for path in paths for row in lines(path))
     return {os.path.realpath(folder / name) for names in rows for name in names}

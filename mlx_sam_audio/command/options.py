@@ -87,6 +87,9 @@ def read_and_written(add: Callable) -> None:
     add(
         "--overwrite", **FLAG, help="of many recordings, make again what is done, and replace files"
     )
+    add("--lease", type=float, default=600.0, metavar="S",
+        help="under mlx.launch, seconds without progress after which another process is thought "
+        "to be gone (%(default)g)")  # fmt: skip
 
 
 def prompt(add: Callable) -> None:

@@ -3,13 +3,17 @@
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
+import warnings
+from functools import partial
 from pathlib import Path
 
 from ..engine import checkpoint
-from ..errors import SAMAudioError
+from ..engine.group import joined_by_launch, launched
+from ..errors import Alone, SAMAudioError, SAMAudioWarning
 from ..files import make_folder, writable
 from ..media import figures
 from . import folders, pictures, report, spans
@@ -17,6 +21,7 @@ from .display import Display
 from .jobs import Job, planned, wanted
 from .options import read
 from .session import Session
+from .terminal import say
 from .write import write_text
 
 
@@ -37,6 +42,12 @@ def main(arguments: list[str]) -> int | None:
     if options.json:
         raise SAMAudioError("--json belongs to --doctor: a run's report is --metrics-json PATH")
     options.piped = options.output == "-"
+    rank, count = launched()
+    if count > 1:
+        sys.stdout.reconfigure(line_buffering=True)  # mlx.launch reads what is said
+        options.quiet |= rank > 0
+        if options.piped or "-" in options.inputs:
+            raise SAMAudioError("mlx.launch has no stdin or stdout to share: name files")
     with contextlib.ExitStack() as stack:
         spool = None
         if options.piped or "-" in options.inputs:
@@ -63,18 +74,28 @@ def to_stdout(options: argparse.Namespace, spool: Path) -> None:
 
 
 def separate(options: argparse.Namespace, spool: Path | None) -> int | None:
-    with Display(options.quiet, options.verbose) as display:
+    piped = launched()[1] > 1 and "COLUMNS" in os.environ  # mlx.launch tells a terminal's size
+    with Display(options.quiet, options.verbose, piped) as display:
         jobs, many = wanted(options, spool)
         if options.pick or options.preview:
-            return pictures.draw(options, jobs, display)
+            return None if launched()[0] else pictures.draw(options, jobs, display)
         session = Session(options, display)
         jobs = planned(options, jobs, many, session.named)
         return folders.separate(session, jobs) if many else alone(session, *jobs)
 
 
 def alone(session: Session, job: Job) -> None:
-    """One recording, with all extras."""
+    """One recording, with all extras, by all processes of mlx.launch; the first one tells."""
     options, display = session.options, session.display
+    rank, count = launched()
+    if count > 1 and not options.spans_only:  # all meet before they load the model
+        group = joined_by_launch(options.lease, partial(end, options.lease))
+        session.model.group = group
+    if rank:
+        warnings.simplefilter("ignore", SAMAudioWarning)
+        if not options.spans_only:
+            session.separate(job, checkpoint.beside(job.paths[0]), restart=not options.resume)
+        return
     session.check(job)
     check_extras(options, job)
     resume = None if options.piped else checkpoint.beside(job.outputs[0].path)
@@ -95,6 +116,13 @@ def alone(session: Session, job: Job) -> None:
     if session.shown:
         for line in report.table(job, values):
             display.say(line)
+
+
+def end(seconds: float) -> None:
+    """What can end a process that waits for others in MLX."""
+    say(f"error: another process did not answer for {seconds:g} s; --resume goes on", sys.stderr)
+    sys.stderr.flush()
+    os._exit(Alone.status)
 
 
 def check_extras(options: argparse.Namespace, job: Job) -> None:

@@ -3,10 +3,15 @@
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 
+import mlx.core as mx
+
+from .. import __version__
+from ..calls import Cancel
 from ..engine import checkpoint, memory
 from ..errors import SAMAudioError, note
 from ..files import existing, sha256
@@ -32,6 +37,7 @@ class Session:
         self.options, self.display = options, display
         self.settings, self.rate = settings_of(options), told_rate(options.rate)
         self.loading = 0.0  # seconds
+        self.cancel: Cancel | None = None  # asked after every step whether to stop
 
     @cached_property
     def model_name(self) -> str:
@@ -126,6 +132,7 @@ class Session:
             share=settings.shares,
             settings=settings,
             progress=self.display,
+            cancel=self.cancel,
             resume=resume,
             restart=restart,
         )
@@ -156,7 +163,28 @@ class Session:
 
     def fingerprint(self, job: Job) -> str:
         """Of all that decides what is written."""
-        settings = self.settings_for(job)
+        prompts = [
+            (prompt.description, prompt.spans, checkpoint.fingerprint(shown))
+            for prompt, shown in zip(job.prompts, self._pictures(job), strict=True)
+        ]
+        results = [(output.result, output.path.suffix.lower()) for output in job.outputs]
+        written = results, self.options.bits, self.rate
+        source, given = sha256(existing(job.source.path)), self._given(self.settings_for(job))
+        return digest(source, self.model.fingerprint(), given, prompts, written)
+
+    def agreed(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """All that must be the same where several processes make the jobs, by name."""
+        recordings = [(str(job.source), job.size, job.prompts, job.outputs) for job in jobs]
+        return {
+            "version": __version__,
+            "version of MLX": mx.__version__,
+            "model": self.model.fingerprint(),
+            "settings": digest(self._given(self.settings), self.options.bits, self.rate),
+            "recordings": digest(recordings),
+        }
+
+    def _given(self, settings: Settings) -> list[tuple[str, object]]:
+        """All that the options say of a separation, but for what only this machine is asked."""
         given = {one.name: getattr(settings, one.name) for one in fields(Settings)}
         given.pop("max_memory")
         if settings.predict_spans:
@@ -164,14 +192,7 @@ class Session:
             given["predict_spans"] = [
                 options.span_model, options.span_threshold, options.span_gap, options.span_smallest
             ]  # fmt: skip
-        prompts = [
-            (prompt.description, prompt.spans, checkpoint.fingerprint(shown))
-            for prompt, shown in zip(job.prompts, self._pictures(job), strict=True)
-        ]
-        results = [(output.result, output.path.suffix.lower()) for output in job.outputs]
-        written = results, self.options.bits, self.rate
-        source = sha256(existing(job.source.path))
-        return digest(source, self.model.fingerprint(), sorted(given.items()), prompts, written)
+        return sorted(given.items())
 
 
 def told_rate(text: str | None) -> int | str | None:

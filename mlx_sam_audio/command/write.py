@@ -18,6 +18,10 @@ from .sounds import Sounds, mixed
 def write(sounds: Sounds, outputs: Sequence[Output], bits: int | None) -> None:
     """Write all results, or what the run could be resumed from."""
     run = sounds.run
+    if run.networks.group.rank:  # the first process writes what all have made
+        for _ in run.stems():
+            pass
+        return
     try:
         notices = write_all(sounds, outputs, bits)
     except KeyboardInterrupt as stop:

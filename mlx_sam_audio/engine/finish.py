@@ -10,6 +10,7 @@ from ..errors import SAMAudioError, check_finite, note
 from ..models import chunks
 from ..models.dacvae import DACVAE
 from ..settings import Settings
+from .group import ALONE, Group
 from .item import Item
 from .mixture import WRONG_LENGTH, Mixture
 from .presence import Meter, Window, gated
@@ -30,6 +31,7 @@ class Decoder:
     stems: slice
     frames: int
     watch: Watch
+    group: Group = ALONE
 
     def __call__(
         self, states: Iterator[np.ndarray], message: mx.array | None
@@ -46,7 +48,7 @@ class Decoder:
         stems = len(range(2)[self.stems])
         if message is not None:
             message = message[:, self.stems].flatten(0, 1)
-        for audio in chunks.decode(self.codec, latents(), message, self.frames):
+        for audio in chunks.decode(self.codec, latents(), message, self.frames, self.group):
             check_finite(audio, "the codec's output")
             self.watch.advance("decode", audio.size // self.codec.hop_length)
             yield audio.reshape(-1, stems, audio.shape[1])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from ..media.decoding import BLOCK
 from ..models import chunks
 from ..settings import digest
 from . import memory
+from .group import ALONE, Group
 from .networks import Networks, weight_bytes
 from .progress import Tell, Watch
 
@@ -136,10 +138,11 @@ class Mixture:
             return self.source
         return np.concatenate(list(self.heard()), axis=1)
 
-    def encode(self, frames: int, watch: Watch) -> None:
+    def encode(self, frames: int, watch: Watch, group: Group = ALONE) -> None:
         """Encode so many frames at a time, when somebody asks for them."""
         if self._pieces is None:
-            self._pieces = self._encode(self.heard(), frames, watch)
+            encode = self._encode if group.size == 1 else partial(self._shared, group)
+            self._pieces = encode(self.heard(), frames, watch)
 
     def _encode(
         self, blocks: Iterable[np.ndarray], frames: int, watch: Watch
@@ -149,6 +152,26 @@ class Mixture:
             piece = np.array(latents.astype(mx.float32)).swapaxes(0, 1)
             watch.advance("encode", piece.shape[0] * piece.shape[1])
             yield piece
+
+    def _shared(
+        self, group: Group, blocks: Iterable[np.ndarray], frames: int, watch: Watch
+    ) -> Iterator[np.ndarray]:
+        """All latents at once, of which each process of a group encodes some pieces."""
+
+        def fill(latents: np.ndarray) -> None:
+            done, start = 0, 0
+            for piece, samples in chunks.encode(self.codec, blocks, frames, group):
+                end, done = min(start + frames, len(self)), done + samples
+                if done > self.samples:
+                    break
+                if piece is not None:
+                    latents[start:end] = np.array(piece.astype(mx.float32)).swapaxes(0, 1)
+                watch.advance("encode", (end - start) * self.views)
+                start = end
+            if done != self.samples:
+                raise SAMAudioError(WRONG_LENGTH)
+
+        yield group.joined(self._latents.shape, fill)
 
     def __getitem__(self, cut: slice) -> np.ndarray:
         """Latents (n, views, C) of some frames."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from .. import __version__
 from ..calls import alone, stepwise
 from ..errors import SAMAudioError
 from ..prompts import PADDING
@@ -211,11 +212,14 @@ class Run:
     def conditions(self) -> Conditions:
         """Everything that does not change while the solver runs. A stream encodes its mixture
         when it needs it."""
-        networks, watch, chunk = self.networks, self.watch, self.memory.frames
+        networks, watch, group = self.networks, self.watch, self.networks.group
         networks.read_weights()
+        if group.size > 1:
+            self._agree()
+        chunk = self.memory.frames
         watch.advance("load", 1)
         for mixture in self.mixtures:
-            mixture.encode(chunk, watch)
+            mixture.encode(chunk, watch, group)
         latents = [item.mixture for item in self.items]
         if not self._streaming or self._predictor is not None:
             whole = {one: one.padded(self.samples, chunk, watch) for one in self.mixtures}
@@ -233,6 +237,16 @@ class Run:
         watch.advance("encode")
         mx.clear_cache()
         return Conditions(networks, self.voices, latents, text, text_mask, moments, anchors, seen)
+
+    def _agree(self) -> None:
+        """Find out whether all processes of the group make the same run, and cut it for all."""
+        settings = self.settings
+        given = settings.fingerprint(), settings.decoded, settings.rounds, settings.residual
+        group = self.networks.group
+        group.agree({"version": __version__, "version of MLX": mx.__version__})
+        group.agree({**self._identity, "setting": given})
+        cuts = group.gathered((self.memory.windows, self.memory.frames)).min(axis=0)
+        self.memory = replace(self.memory, windows=int(cuts[0]), frames=int(cuts[1]))
 
     def _predict(self, latents: Sequence[np.ndarray]) -> None:
         """Give spans to the items that have none."""
@@ -309,7 +323,8 @@ class Run:
 
     def _decoder(self) -> Decoder:
         codec = self.networks.network.audio_codec
-        return Decoder(codec, self.settings.decoded, self.memory.frames, self.watch)
+        frames, group = self.memory.frames, self.networks.group
+        return Decoder(codec, self.settings.decoded, frames, self.watch, group)
 
     def _ranked(self, conditions: Conditions) -> list[Separation]:
         """Of each prompt, the best of several candidates."""

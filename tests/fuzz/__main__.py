@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from . import faults, media, models, settings, states
+from . import faults, media, models, ranks, settings, states
 from .pool import GOOD, OUTCOMES, run
 
 CORPUS = Path(__file__).with_name("corpus.txt")  # a part and a recipe in every line
@@ -33,6 +33,7 @@ PARTS = {  # part: how a recipe is drawn, what is done with it, and its share of
     "api": (settings.draw_call, settings.check_call, 1),
     "resume": (states.draw, states.check, 1),
     "faults": (faults.draw, faults.check, 0.05),
+    "ranks": (ranks.draw, ranks.check, 0.02),
 }
 
 

@@ -1,0 +1,81 @@
+"""Files that say who is at what, in a folder that several machines share.
+
+Whoever makes such a file has it. It is renewed while the work goes on; one that was not for long,
+or whose process is gone from this machine, is anybody's. Two may be at the same thing all the same,
+where one is so slow that it seems to be gone: nothing may depend on claims but the time it takes.
+"""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import SAMAudioError
+from ..files import HOST, part, reason, remove, runs
+
+EMPTY: dict[str, Any] = {}
+
+
+def me() -> dict[str, Any]:
+    """Who takes, and when."""
+    return {"host": HOST, "process": os.getpid(), "time": time.time()}
+
+
+def take(path: Path) -> bool:
+    """Make the file, unless it is there or its folder is gone."""
+    try:
+        with open(path, "x") as file:
+            json.dump(me(), file)
+    except (FileExistsError, FileNotFoundError):
+        return False
+    except OSError as error:
+        raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
+    return True
+
+
+def told(path: Path) -> dict[str, Any]:
+    """What a file says; nothing, if it is not there or just being written."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return EMPTY
+    return found if isinstance(found, dict) else EMPTY
+
+
+def is_mine(path: Path) -> bool:
+    found = told(path)
+    return (found.get("host"), found.get("process")) == (HOST, os.getpid())
+
+
+def renew(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def is_left(path: Path, now: float, lease: float) -> bool:
+    """Is nobody at it, who asks neither? now: by the clock of the folder's file system."""
+    found = told(path)
+    if found.get("host") == HOST:  # ours would be one of an earlier process of the same number
+        if found["process"] == os.getpid() or not runs(found["process"]):
+            return True
+    try:
+        return now - path.stat().st_mtime > lease
+    except OSError:
+        return False
+
+
+def take_over(path: Path) -> bool:
+    """Take what was left. A file can be renamed once only, by one of all who try."""
+    left, gone = told(path), part(path)
+    try:
+        os.rename(path, gone)
+    except OSError:
+        return False
+    if told(gone) != left:  # somebody was faster, and this is his
+        with contextlib.suppress(OSError):
+            os.rename(gone, path)
+        return False
+    remove(gone)
+    return take(path)
