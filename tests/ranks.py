@@ -14,6 +14,7 @@ import mlx_sam_audio
 
 LAUNCH = "from mlx._distributed_utils.launch import main; main()"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(mlx_sam_audio.__file__).parents[1])}
+ENVIRONMENT.pop("COLUMNS", None)  # which tells of a terminal behind mlx.launch
 SEPARATE = [sys.executable, "-m", "mlx_sam_audio.separate"]
 
 
