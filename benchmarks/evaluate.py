@@ -85,10 +85,10 @@ def evaluate(options) -> int:
     ask = Ask(tuple(options.setting), tuple(options.prompts), options.limit, options.seeds)
     tasks = ask.tasks(dataset)
     if options.estimate:
-        durations = {item.id: item.seconds() for item in dataset.items}
-        each = [
-            (durations[task.id], settings(task.prompt)) for task in tasks if task.id in durations
-        ]
+        known = {item.id: item.seconds() for item in dataset.items}
+        each = [(known[t.id], settings(t.prompt)) for t in tasks if known.get(t.id)]
+        if not each:
+            raise SAMAudioError(f"no item of {dataset.name} that is asked for has a mixture")
         report.write(options, estimate.show(each, options.round))
         return 0
     if options.out is None:
