@@ -6,7 +6,7 @@ import warnings
 class SAMAudioError(Exception):
     """Bad input, settings or files, said in one sentence: what, where, and what to do."""
 
-    status = 2  # of a command that it ends
+    exit_status = 2  # of a command that it ends
 
     def __init__(self, message: str):
         super().__init__(plain(message))
@@ -15,7 +15,7 @@ class SAMAudioError(Exception):
 class Alone(SAMAudioError):
     """Other processes that made the run, too, are gone."""
 
-    status = 75
+    exit_status = 75
 
 
 class Cancelled(SAMAudioError):

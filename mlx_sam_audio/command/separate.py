@@ -122,7 +122,7 @@ def end(seconds: float) -> None:
     """What can end a process that waits for others in MLX."""
     say(f"error: another process did not answer for {seconds:g} s; --resume goes on", sys.stderr)
     sys.stderr.flush()
-    os._exit(Alone.status)
+    os._exit(Alone.exit_status)
 
 
 def check_extras(options: argparse.Namespace, job: Job) -> None:

@@ -46,7 +46,7 @@ def run(
             sys.stdout.flush()
     except SAMAudioError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.status
+        return error.exit_status
     except MemoryError:
         print("error: there is not enough memory: close something, or try less", file=sys.stderr)
         return 2
