@@ -36,17 +36,27 @@ def take(path: Path) -> bool:
 
 
 def told(path: Path) -> dict[str, Any]:
-    """What a file says; nothing, if it is not there or just being written."""
+    """What a file says; nothing, if it is not there, just being written, or no claim."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        whole = isinstance(found["host"], str) and isinstance(found["process"], int)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return EMPTY
-    return found if isinstance(found, dict) else EMPTY
+    return found if whole else EMPTY
 
 
 def is_mine(path: Path) -> bool:
     found = told(path)
     return (found.get("host"), found.get("process")) == (HOST, os.getpid())
+
+
+def clock(path: Path) -> float:
+    """What time it is for the file system of a file, which is made."""
+    try:
+        path.touch()
+        return path.stat().st_mtime
+    except OSError as error:
+        raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
 
 
 def renew(path: Path) -> None:
@@ -61,7 +71,7 @@ def is_left(path: Path, now: float, lease: float) -> bool:
         if found["process"] == os.getpid() or not runs(found["process"]):
             return True
     try:
-        return now - path.stat().st_mtime > lease
+        return abs(now - path.stat().st_mtime) > lease
     except OSError:
         return False
 

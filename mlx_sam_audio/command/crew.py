@@ -19,7 +19,6 @@ from .jobs import Job
 from .manifest import Manifest, Tail, lines
 
 POLL = 0.3  # seconds
-PATIENCE = 10.0  # seconds in which the first process may begin something else than was left there
 SAME = "is it the same folder for all?"
 Row = dict[str, Any]
 
@@ -29,11 +28,10 @@ class Crew:
     that shows no progress is gone."""
 
     def __init__(self, done: Manifest, rank: int, size: int, lease: float):
-        if not lease > 0:
-            raise SAMAudioError(f"--lease {lease:g}: give a number of seconds")
         self._done, self._rank, self._lease = done, rank, lease
         self._folder, self._pact = done.shared, pact(done)
         self._files = [self._folder / f"{i}.jsonl" for i in range(size)]
+        self._clock = self._folder / f"{rank}.clock"
         self._tails = list(map(Tail, self._files))
         self._agreed: dict[str, str] = {}
         self._claim: Path | None = None
@@ -43,28 +41,40 @@ class Crew:
         """Whether the first process came, which begins. Raises SAMAudioError where others work with
         something else. agreed: all that must be the same, by name."""
         make_folder(self._folder)
-        self._agreed, start = agreed, time.monotonic()
-        while (theirs := claims.told(self._pact)).get("agreed") != agreed:
-            waited = time.monotonic() - start
-            if self._rank == 0 and (
-                not theirs or claims.is_left(self._pact, time.time(), self._lease)
-            ):
-                self._begin()
-            elif theirs and (self._rank == 0 or waited > PATIENCE):  # else it may be a former run's
-                others = [name for name in agreed if theirs["agreed"].get(name) != agreed[name]]
-                raise SAMAudioError(
-                    f"{theirs['host']} works in {self._done.folder} with another "
-                    f"{' and another '.join(others)} than {claims.HOST}: make them the same, or "
-                    f"wait until that is done, or, if it was killed, remove {self._pact}"
-                )
-            elif waited > self._lease:
+        self._agreed, start, since = agreed, time.monotonic(), claims.clock(self._clock)
+        theirs = claims.told(self._pact)
+        if self._rank == 0:
+            if theirs and not claims.is_left(self._pact, since, self._lease):
+                raise self._refused(theirs)
+            self._begin()
+        while self._rank and not (theirs := self._renewed(since)):
+            if time.monotonic() - start > self._lease:
                 note(f"rank 0 never came to {self._done.folder}: {SAME}")
                 return False
-            else:
-                time.sleep(POLL)
+            time.sleep(POLL)
+        if self._rank and theirs.get("agreed") != agreed:
+            raise self._refused(theirs)
         self._done.take(lines(self._done.path))  # what a killed run did is there now
-        self._files[self._rank].touch()  # it came
+        claims.clock(self._files[self._rank])  # it came
         return True
+
+    def _renewed(self, since: float) -> dict[str, Any]:
+        """What all agreed on, if that is not of a former run."""
+        try:
+            fresh = self._pact.stat().st_mtime >= since
+        except OSError:
+            fresh = False
+        return claims.told(self._pact) if fresh else claims.EMPTY
+
+    def _refused(self, theirs: dict[str, Any]) -> SAMAudioError:
+        given = theirs.get("agreed")
+        known = given if isinstance(given, dict) else {}
+        others = [name for name in self._agreed if known.get(name) != self._agreed[name]]
+        what = f"another {' and another '.join(others)} than {claims.HOST}" if others else "others"
+        return SAMAudioError(
+            f"{theirs['host']} works in {self._done.folder} with {what}: make them the same, or "
+            f"wait until that is done, or, if it was killed, remove {self._pact}"
+        )
 
     def _begin(self) -> None:
         self._done.fold()
@@ -77,7 +87,7 @@ class Crew:
         """The jobs that fall to this process, the largest first, until every one was made by some
         process, of which `tell` gets to know."""
         left = {str(job.source): job for job in sorted(jobs, key=lambda job: -job.size)}
-        self._read(left, tell, continued=True)
+        self._read(left, tell)
         while left and self._goes_on():
             name = next(filter(self._take, left), None)
             try:
@@ -116,6 +126,7 @@ class Crew:
             if time.monotonic() - start > self._lease:
                 note(f"rank {' and '.join(missing)} never came to {self._done.folder}: {SAME}")
                 break
+            claims.renew(self._pact)
             time.sleep(POLL)
         remove(self._pact)
         self._done.fold()
@@ -132,7 +143,7 @@ class Crew:
 
     def _take(self, name: str) -> bool:
         path = self._folder / f"{digest(name)[:16]}.claim"
-        left = claims.is_left(path, self._now(), self._lease)
+        left = claims.is_left(path, claims.clock(self._clock), self._lease)
         if claims.take_over(path) if left else claims.take(path):
             self._claim = path
         return self._claim is not None
@@ -142,30 +153,17 @@ class Crew:
             remove(self._claim)
         self._claim = None
 
-    def _read(
-        self, left: dict[str, Job], tell: Callable[[Row], None], continued: bool = False
-    ) -> None:
-        """What all processes told since. continued: it may be a killed run's, and long ago."""
-        for tail in self._tails:
-            rows = tail()
+    def _read(self, left: dict[str, Job], tell: Callable[[Row], None]) -> None:
+        """What all processes told since. What another one failed at, the first tries itself: that
+        one may have no memory or no disk."""
+        for rank, tail in enumerate(self._tails):
+            rows = [row for row in tail() if isinstance(row.get("input"), str)]
             self._done.take(rows)
+            last = {"done", "skipped"} | ({"failed"} if rank == self._rank or self._rank else set())
             for row in rows:
-                job = left.get(row["input"])
-                gone = (
-                    continued
-                    and job
-                    and row["state"] == "done"
-                    and not all(path.is_file() for path in job.paths)
-                )
-                if job and row["state"] != "begun" and not gone:
+                if row["input"] in left and row.get("state") in last:
                     del left[row["input"]]
                     tell(row)
-
-    def _now(self) -> float:
-        """By the clock of the folder's file system."""
-        path = self._files[self._rank]
-        path.touch()
-        return path.stat().st_mtime
 
 
 def pact(done: Manifest) -> Path:
@@ -177,7 +175,8 @@ def settle(done: Manifest, lease: float) -> None:
     """Before one process works alone in a folder: take in what several left that were killed."""
     if not done.shared.is_dir():
         return
-    if (others := claims.told(pact(done))) and not claims.is_left(pact(done), time.time(), lease):
+    now = claims.clock(done.shared / "clock")
+    if (others := claims.told(pact(done))) and not claims.is_left(pact(done), now, lease):
         raise SAMAudioError(
             f"{others['host']} works in {done.folder} with others: wait until that is done, or, if "
             f"it was killed, remove {pact(done)}"

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
@@ -87,7 +88,7 @@ def read_and_written(add: Callable) -> None:
     add(
         "--overwrite", **FLAG, help="of many recordings, make again what is done, and replace files"
     )
-    add("--lease", type=float, default=600.0, metavar="S",
+    add("--lease", type=seconds, default=600.0, metavar="S",
         help="under mlx.launch, seconds without progress after which another process is thought "
         "to be gone (%(default)g)")  # fmt: skip
 
@@ -209,6 +210,17 @@ def decibels(text: str) -> float:
     except ValueError:
         raise SAMAudioError(f"cannot read the gain {text!r}: write decibels, like -12dB") from None
     return 10 ** (value / 20)
+
+
+def seconds(text: str) -> float:
+    """A time to wait."""
+    try:
+        value = float(text)
+        if not 0 < value <= threading.TIMEOUT_MAX:
+            raise ValueError
+    except ValueError:
+        raise SAMAudioError(f"--lease takes a number of seconds, not {text!r}") from None
+    return value
 
 
 def candidates(text: str) -> int | str:

@@ -35,7 +35,7 @@ def launched() -> tuple[int, int]:
     try:
         text = Path(path).read_text().strip()  # empty where there is but one host
         rank, size = int(os.environ[RANK]), len(json.loads(text)) if text else 1
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         rank, size = 0, 0
     if not 0 <= rank < size:
         raise SAMAudioError(f"{RANK} and {path} do not tell who works here, as mlx.launch does")
@@ -140,12 +140,12 @@ def joined_by_launch(patience: float, hangs: Callable[[], None]) -> Group:
         )
     backend = next(LISTS[name] for name in LISTS if name in os.environ)
     old = signal.signal(signal.SIGALRM, lambda *_: None)  # ends the system's call that waits
-    signal.alarm(MEETING)
+    signal.setitimer(signal.ITIMER_REAL, MEETING, 1)  # again: another thread may get the first
     try:
         ring = mx.distributed.init(strict=True, backend=backend)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SAMAudioError(f"the {size} processes do not find each other: {error}") from None
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
     return Group(ring.rank(), ring.size(), ring, patience, hangs)

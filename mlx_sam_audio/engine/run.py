@@ -242,9 +242,11 @@ class Run:
         """Find out whether all processes of the group make the same run, and cut it for all."""
         settings = self.settings
         given = settings.fingerprint(), settings.decoded, settings.rounds, settings.residual
+        given = *given, settings.gate, settings.absent, self._predictor is not None
         group = self.networks.group
         group.agree({"version": __version__, "version of MLX": mx.__version__})
-        group.agree({**self._identity, "setting": given})
+        length = [mixture.samples for mixture in self.mixtures], self.voices
+        group.agree({**self._identity, "setting": given, "length of the decoded file": length})
         cuts = group.gathered((self.memory.windows, self.memory.frames)).min(axis=0)
         self.memory = replace(self.memory, windows=int(cuts[0]), frames=int(cuts[1]))
 
@@ -264,6 +266,8 @@ class Run:
         )
         for i, spans in zip(missing, found, strict=True):
             self.items[i] = replace(self.items[i], spans=spans, predicted=True)
+        self.networks.group.agree({"predicted spans": [item.spans for item in self.items]})
+        self.__dict__.pop("_identity", None)  # which tells the spans
 
     def solved(self, conditions: Conditions, takes: Sequence[Take]) -> np.ndarray:
         """The state at t = 1, (N, R, 2C)."""
@@ -340,7 +344,19 @@ class Run:
             watch.advance("rank", len(waves) - watch.done("rank"))
             return candidates.averaged(scores)
 
-        found = candidates.ranked(make, score, self.settings)
+        def of_first(waves: np.ndarray) -> candidates.Scores:
+            """What the first process of a group finds, by which all choose alike."""
+            found: candidates.Scores = {}
+
+            def make() -> np.ndarray:
+                found.update(score(waves))
+                return next(iter(found.values()))
+
+            row = self.networks.group.of_first((len(waves),), make)
+            return {**found, next(iter(found), "score"): row.astype(np.float64).tolist()}
+
+        alone = self.networks.group.size == 1
+        found = candidates.ranked(make, score if alone else of_first, self.settings)
         for stage in ("solve", "rank", "decode"):  # "auto" may have ended early
             watch.skip_rest(stage)
         results = [
