@@ -51,10 +51,12 @@ def is_mine(path: Path) -> bool:
 
 
 def clock(path: Path) -> float:
-    """What time it is for the file system of a file, which is made."""
+    """What time it is for the file system of a file, which is made; 0 if its folder is gone."""
     try:
         path.touch()
         return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
     except OSError as error:
         raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
 

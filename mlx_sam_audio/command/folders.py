@@ -106,13 +106,16 @@ def make(
             count = len(ended) - Counter(ended.values())["failed"]
             stop.args = (f"{count} of {len(jobs)} are done; the same command goes on",)
             raise
-        except Cancelled:
-            note(f"{job.source} took so long that another process makes it")
         except (SAMAudioError, MemoryError) as error:
+            lost = session.cancel is not None and session.cancel()
+            if lost or isinstance(error, Cancelled):
+                note(f"{job.source} took so long that another process makes it")
+                continue
             ended[name] = "failed"
             why = str(error) or "there is not enough memory"
             say(f"error: {job.source}: {why}", sys.stderr)
-            done.add("failed", job.source, [], error=why)
+            with contextlib.suppress(Cancelled):  # the others are done
+                done.add("failed", job.source, [], error=why)
 
 
 def separated(session: Session, job: Job, done: Manifest) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SAMAudioError
+from ..errors import Cancelled, SAMAudioError
 from ..files import make_folder, reason
 
 NAME, SHARED = "mlx-sam-audio.jsonl", ".mlx-sam-audio"
@@ -80,6 +80,8 @@ class Manifest:
                 file.write(b"\n" * torn + text.encode())
                 file.flush()
                 os.fsync(file.fileno())
+        except FileNotFoundError:
+            raise Cancelled(f"{path.parent} is gone: the others are done") from None
         except OSError as error:
             raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
 
