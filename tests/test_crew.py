@@ -115,13 +115,12 @@ def test_one_that_dies_or_hangs_costs_its_recording_only(desk, whole, number):
 def test_what_mlx_launch_killed_is_finished_by_one_process(desk, capsys):
     words = [*COMMAND, "--steps", "8", "-o", "out"]
     with ranks.started(2, *words) as both:
-        until(lambda: len(sounds("out")) >= 2 and at_work("out"))
+        until(lambda: len(sounds("out")) >= 6)  # of one of them it is told, too, that it is done
         for rank in both:
             rank.kill()
     assert Path("out/.mlx-sam-audio").exists()
     assert main([*WORDS, "--steps", "8", "-o", "out"]) == 0
-    said = capsys.readouterr().out
-    assert "done before and skipped" in said and "evaluations were made before" in said
+    assert "done before and skipped" in capsys.readouterr().out
     assert len(sounds("out")) == 10 and not list(Path("out").glob(".mlx*"))
 
 
