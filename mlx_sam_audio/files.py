@@ -158,6 +158,16 @@ def keep(path: Path, name: Path) -> None:
         os.replace(path, name)
 
 
+def append(path: Path, text: str) -> None:
+    """Add whole lines to a file, whose last one a kill may have torn. Raises OSError."""
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def reason(error: Exception) -> str:
     """Why the system refused."""
     return getattr(error, "strerror", None) or str(error)

@@ -161,19 +161,17 @@ class Item:
         mixture, target, *rest = (wave[:, : min(sizes)] for wave in found.values())
         return target, rest[0] if rest else mixture - target
 
-    def misfit(self, rate: int, channels: int) -> float:
-        """How far target and residual are from the mixture, in dB of it."""
-        target, residual = self.truth(rate, channels)
-        if target is None:
-            return -math.inf
-        mixture = self.read(self.mixture, rate, channels)[:, : target.shape[1]]
-        error, whole = (np.square(x).sum() for x in (mixture - target - residual, mixture))
-        return 10 * math.log10((error + 1e-20) / (whole + 1e-20))
-
     def fingerprint(self) -> str:
         """Of all its files."""
         paths = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
         return digest(*((path.name, sha256(existing(path))) for path in paths))
+
+
+def misfit(mixture: np.ndarray, target: np.ndarray, residual: np.ndarray) -> float:
+    """How far target and residual (C, T) are from the mixture (C, T or one more), in dB of it."""
+    mixture = mixture[:, : target.shape[1]]
+    error, whole = (np.square(x).sum() for x in (mixture - target - residual, mixture))
+    return 10 * math.log10((error + 1e-20) / (whole + 1e-20))
 
 
 def masks(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ import soundfile
 from tqdm import tqdm
 
 from benchmarks.evaluation import metrics, scores
-from benchmarks.evaluation.dataset import MISFIT, Dataset, Item, Missing
+from benchmarks.evaluation.dataset import MISFIT, Dataset, Item, Missing, misfit
 from benchmarks.evaluation.runs import Run, Task, line
 from benchmarks.evaluation.scores import Heard
 from mlx_sam_audio import SAMAudio, SAMAudioError, Settings
@@ -167,16 +167,17 @@ class Evaluation:
         if (folder / "mixture.wav").exists():
             return
         make_folder(folder)
-        target, _ = item.truth(rate, channels)
-        if (misfit := item.misfit(rate, channels)) > MISFIT:
-            note(
-                f"{item.folder}: target and residual do not add up to the mixture ({misfit:.0f} dB)"
-            )
-        sounds = {}
+        target, residual = item.truth(rate, channels)
+        mixture, sounds = item.read(item.mixture, rate, channels), {}
         if target is not None:
+            if (off := misfit(mixture, target, residual)) > MISFIT:
+                note(
+                    f"{item.folder}: target and residual do not add up to the mixture "
+                    f"({off:.0f} dB)"
+                )
             rounds = [round_trip(model, channel, settings) for channel in target]
             sounds |= {"reference": target, "codec": np.stack(rounds)}
-        sounds["mixture"] = item.read(item.mixture, rate, channels)
+        sounds["mixture"] = mixture  # the last: then all are there
         for name, wave in sounds.items():
             sound_files.write(folder / f"{name}.wav", one(wave.astype(np.float32)), rate)
 

@@ -8,14 +8,13 @@ RUN/timing.jsonl  seconds, memory and dates; all else is the same, byte for byte
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mlx_sam_audio import SAMAudioError
-from mlx_sam_audio.files import make_folder, reason, whole
+from mlx_sam_audio.files import append, make_folder, reason, whole
 from mlx_sam_audio.loading.strict_json import no_number, read_json
 from mlx_sam_audio.models.schema import Lenient, parse
 
@@ -135,7 +134,7 @@ class Run:
         return {Task.of(row): row for row in lines(self.folder / "items.jsonl") if is_row(row)}
 
     def append(self, row: dict) -> None:
-        append(self.folder / "items.jsonl", row)
+        add(self.folder / "items.jsonl", row)
 
     def complete(self, rows: Iterable[dict]) -> None:
         """The rows in their order."""
@@ -147,7 +146,7 @@ class Run:
             part.write_text(text, encoding="utf-8")
 
     def time(self, **facts: object) -> None:
-        append(self.folder / "timing.jsonl", facts)
+        add(self.folder / "timing.jsonl", facts)
 
     def took(self) -> str:
         """How long the separations took, in a line; empty if there are none."""
@@ -190,13 +189,9 @@ def lines(path: Path) -> Iterator[dict]:
             yield found
 
 
-def append(path: Path, row: dict) -> None:
-    """A line at the end of a file, whose last one may be torn."""
+def add(path: Path, row: dict) -> None:
     try:
-        with open(path, "a+b") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-            torn = file.read(1) not in (b"", b"\n")
-            file.write(b"\n" * torn + line(row).encode())
+        append(path, line(row))
     except OSError as error:
         raise SAMAudioError(f"cannot write {path}: {reason(error)}") from None
 

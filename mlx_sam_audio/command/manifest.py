@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Cancelled, SAMAudioError
-from ..files import make_folder, reason
+from ..files import append, make_folder, reason
 
 NAME, SHARED = "mlx-sam-audio.jsonl", ".mlx-sam-audio"
 
@@ -73,13 +73,7 @@ class Manifest:
         """Add lines, whole whatever stood before them."""
         text = "".join(json.dumps(row) + "\n" for row in rows)
         try:
-            with open(path, "ab+") as file:
-                if size := file.seek(0, os.SEEK_END):
-                    file.seek(size - 1)
-                torn = size and file.read(1) != b"\n"
-                file.write(b"\n" * torn + text.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append(path, text)
         except FileNotFoundError:
             raise Cancelled(f"{path.parent} is gone: the others are done") from None
         except OSError as error:
