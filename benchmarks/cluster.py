@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,8 @@ SIZES = 1, 257, 64 * 1024, 1024 * 1024  # floats, as of flags, short and long fi
 
 
 def scaling(options) -> None:
-    """Every process has one thread."""
+    """Every process has one thread. Last, as many processes that know nothing of each other, each
+    with a recording as long: what the machine allows."""
     heads = "what", "processes", *STAGES, "seconds", "speed-up", "real-time factor"
     report.head(*heads)
     rows = []
@@ -59,6 +61,16 @@ def scaling(options) -> None:
                 row = [source, count, *stages, seconds, alone / seconds, seconds / options.seconds]
                 report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
                 rows.append(dict(zip(heads, row, strict=True)))
+        for count in options.ranks:
+            with ThreadPoolExecutor(count) as pool:
+                outs = [f"apart{i}.wav" for i in range(count)]
+                runs = [pool.submit(timed, options, folder, 1, "long.wav", "-o", x) for x in outs]
+                seconds = max(run.result() for run in runs) / count
+            alone = seconds if count == options.ranks[0] else alone
+            row = ["apart", count, *[""] * len(STAGES), seconds, alone / seconds]
+            row.append(seconds / options.seconds)
+            report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
+            rows.append(dict(zip(heads, row, strict=True)))
     report.write(options, rows)
 
 
@@ -165,7 +177,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--ranks", type=report.positive, nargs="+", default=[1, 2], help="processes"
     )
-    parser.add_argument("--files", type=report.positive, default=8, help="of the folder")
+    parser.add_argument("--files", type=report.positive, default=8, help="in the folder")
     parser.add_argument(
         "--machines", type=report.positive, nargs="+", default=[1, 2, 4, 8], help="on paper"
     )
