@@ -214,7 +214,7 @@ def built(options: argparse.Namespace, folder: Path, catalogue, makers):
     """The queue of jobs, and the application around it."""
     from .app import Limits, Site, application
     from .guard import Guard
-    from .jobs import Queue
+    from .queue import Queue
     from .shelf import Shelf
 
     shelf = Shelf(folder, expires(options), options.max_folder)

@@ -12,22 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from .. import __version__
 from ..command import claims
 from ..engine.progress import Progress
-from ..errors import Alone, SAMAudioError
+from ..errors import Gone, SAMAudioError
 from ..files import make_folder, remove
 from .catalogue import Catalogue
+from .job import Job
 from .refusal import body
 from .shelf import kept_as, read_json, write_json
 from .worker import Outcome, Worker
-
-if TYPE_CHECKING:
-    from .jobs import Job
 
 log = logging.getLogger("mlx_sam_audio.server")
 POLL = 0.3  # seconds
@@ -62,7 +59,7 @@ class Other:
         self._place = Place(keep, rank, lease)
         self.here = False
 
-    def takes(self, job: "Job") -> bool:
+    def takes(self, job: Job) -> bool:
         return self.here and not job.ours
 
     def rest(self) -> None:
@@ -72,7 +69,7 @@ class Other:
         if self.here != before:
             log.info("rank %d %s", self._rank, "works here" if self.here else "is gone")
 
-    def make(self, job: "Job", folder: Path, tell: Callable[[], object]) -> Outcome | None:
+    def make(self, job: Job, folder: Path, tell: Callable[[], object]) -> Outcome | None:
         """Let it do a job; None, and a line in the log, if it could not."""
         number, place = secrets.token_hex(8), self._place
         task = {"number": number, "job": job.id}
@@ -102,7 +99,7 @@ class Other:
             return None
         return outcome
 
-    def _heard(self, job: "Job", told: dict) -> None:
+    def _heard(self, job: Job, told: dict) -> None:
         for name in CHANGES:
             setattr(job, name, told.get(name, getattr(job, name)))
         job.progress = Progress(**told["progress"]) if told.get("progress") else None
@@ -144,7 +141,7 @@ def work(keep: Path, rank: int, lease: float, worker: Worker) -> None:
     finally:
         remove(place.claim)
     if claims.told(place.pact):
-        raise Alone(f"the server in {keep} is gone")
+        raise Gone(f"the server in {keep} is gone")
 
 
 def join(place: Place, rank: int) -> None:
@@ -182,8 +179,6 @@ def show(place: Place) -> None:
 
 def do(place: Place, task: dict, worker: Worker) -> None:
     """Make a job, and tell of it."""
-    from .jobs import Job
-
     folder = place.folder.parent / "jobs" / task["job"]
     wish = Wish(place, task["number"])
     if job := kept_as(Job, folder / "job.json"):

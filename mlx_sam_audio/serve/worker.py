@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -18,11 +18,9 @@ from ..ranking import rank
 from ..span_predictor import to_json
 from . import work
 from .catalogue import Catalogue
+from .job import Job
 from .notes import listening, named
 from .refusal import Refusal, body, no_room
-
-if TYPE_CHECKING:
-    from .jobs import Job
 
 log = logging.getLogger("mlx_sam_audio.server")
 
@@ -55,7 +53,7 @@ class Worker:
         """Seconds without a job after which it rests."""
         return self._idle if self._model else None
 
-    def takes(self, job: "Job") -> bool:
+    def takes(self, job: Job) -> bool:
         return True
 
     def rest(self) -> None:
@@ -68,7 +66,7 @@ class Worker:
             mx.clear_cache()
 
     def make(
-        self, job: "Job", folder: Path, tell: Callable[[], object], models: str | None = None
+        self, job: Job, folder: Path, tell: Callable[[], object], models: str | None = None
     ) -> Outcome:
         """Do a job, whose folder this is. tell: is called whenever the job has changed; models:
         the identity of those that are asked for."""
@@ -97,7 +95,7 @@ class Worker:
                 told = (named(note, names).replace(f"{folder}/", "") for note in notes)
                 job.notes += [note for note in told if note not in job.notes]
 
-    def _make(self, job: "Job", folder: Path, tell: Callable[[], object]) -> dict:
+    def _make(self, job: Job, folder: Path, tell: Callable[[], object]) -> dict:
         def at(progress: Progress) -> None:
             job.progress = progress
             tell()

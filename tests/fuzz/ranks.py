@@ -95,6 +95,8 @@ def long(how: str, rank: str, moment: str, count: str) -> None:
         struck = ranks.pop(int(rank))
         strike(struck, how)
         status, _, said = ended(ranks[0], 100)
+        struck.kill()
+        struck.wait()
         if status not in (0, 2, 75) or "Traceback" in said:
             raise Different(f"exit status {status}: {said[-300:]}")
     with started(int(count), *LONG) as ranks:

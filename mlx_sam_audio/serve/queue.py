@@ -1,4 +1,4 @@
-"""Jobs: a bounded queue, a thread for each process that makes them, and what is told of both.
+"""The jobs: a bounded queue, a thread for each process that makes them, and what is told of both.
 
 All that changes is changed under one lock, by any thread. Who waits for a job is woken in the
 server's loop, and looks at it again: nobody gets more than he can read.
@@ -11,13 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from ..engine.progress import Progress
 from ..errors import SAMAudioError
 from ..files import remove, sweep
+from .job import Job
 from .others import Other
 from .refusal import Refusal, body, invalid, missing
 from .requests import Source, Wanted
@@ -25,52 +25,12 @@ from .shelf import Shelf, kept_as, link, new_id, own, write_json
 from .worker import Outcome, Worker
 
 log = logging.getLogger("mlx_sam_audio.server")
-ENDS = ("done", "failed", "cancelled")
 STOPPED = "the server was stopped while this job ran: start it again"
 LEAST_WAIT = 5  # seconds, of Retry-After
 
 
 def stopped() -> Refusal:
     return Refusal(503, "stopped", STOPPED)
-
-
-@dataclass(eq=False)
-class Job:
-    """What is kept of a job, as JSON; and what is known only as long as the server runs."""
-
-    id: str
-    kind: str
-    title: str | None
-    request: dict
-    name: str  # of the input
-    film: str | None  # the name in its folder of what has the pictures
-    size: dict | None  # of them
-    seconds: float
-    work: float
-    created: float
-    status: str = "queued"
-    started: float | None = None
-    finished: float | None = None
-    error: dict | None = None
-    notes: list[str] = field(default_factory=list)
-    spans: list = field(default_factory=list)
-    predicted: bool = False
-    absent: list = field(default_factory=list)
-    stems: dict[str, dict] = field(default_factory=dict)
-    sample_rate: int | None = None
-    channels: int | None = None
-
-    def __post_init__(self):
-        self.stop = threading.Event()
-        self.progress: Progress | None = None
-        self.forgotten = False
-        self.ours = False  # no other process could make it
-        self.watchers: set[asyncio.Event] = set()
-        self.making = asyncio.Lock()  # one file of it at a time
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDS
 
 
 class Queue:
