@@ -48,8 +48,11 @@ measure() {
 }
 
 golden() { # that a test fails is a result, too
-    "$PYTHON" -m pytest -q -m parity -n "$WORKERS" --tb=line --continue-on-collection-errors 2>&1 |
-        tail -n 40 || [ "${PIPESTATUS[0]}" = 1 ]
+    local modules
+    mapfile -t modules < <(grep -l 'pytest.mark.parity$' tests/test_*.py)
+    "$PYTHON" -m pytest -q -m parity -n "$WORKERS" --tb=short -rfE \
+        --continue-on-collection-errors "${modules[@]}" 2>&1 | tee /dev/stderr |
+        grep -E '^(FAILED|ERROR) | in [0-9.]+s' | cut -c 1-200 || [ "${PIPESTATUS[0]}" = 1 ]
 }
 
 speed() {
