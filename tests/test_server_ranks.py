@@ -3,8 +3,10 @@
 import contextlib
 import json
 import re
+import shutil
 import signal
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ pytest.importorskip("python_multipart")
 from serving import Server, mixture
 
 from mlx_sam_audio.command import claims
+from mlx_sam_audio.loading.store import DEMO
 
 JOB = {"description": "a bell", "steps": 1, "method": "euler"}
 LONG = {**JOB, "steps": 200}
@@ -133,16 +136,26 @@ def test_when_the_server_is_gone_the_others_say_so_and_its_jobs_are_there_again(
 
 
 def test_another_model_is_a_sentence_and_no_wrong_sound(home, tmp_path):
-    with serving(home, SAM_AUDIO_HOME=str(tmp_path / "another")) as (server, [_]):
-        folder = tmp_path / "another/imagebind"
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
-        until(lambda: server("GET", "/health").json["workers"] == 2)
-        jobs = [server.ask(server.upload(mixture()), **JOB) for _ in range(4)]
-        assert all(server.done(job) for job in jobs)
-        assert server.stop() == 0
-    said = "demo or what ranks beside it differs from rank 0's: make the models of all machines"
-    assert re.search(f"failed at rank 1, rank 0 tries: {said}", log(home))
+    """Jobs of it go to the others, in their order."""
+    demo = shutil.copytree(DEMO, home / "store/small")
+    other = shutil.copytree(demo, tmp_path / "another/small")
+    (other / "manifest.json").write_text((demo / "manifest.json").read_text() + "\n")
+    with serving(home, others=2) as (server, [second, _]):
+        second.kill()
+        second.wait()
+        third = server.beside(1, SAM_AUDIO_HOME=str(tmp_path / "another"))
+        until(lambda: log(home).count("rank 1 works here") == 2)
+        file = server.upload(mixture())
+        jobs = [server.ask(file, **JOB, model="small") for _ in range(6)]
+        done = [server.done(job) for job in jobs]
+        starts = [job["started"] for job in done]
+        assert sum(a > b for a, b in pairwise(starts)) <= 1  # of the one that rank 1 refused
+        both = [server.ask(file, **LONG) for _ in range(3)]  # the demo is the same
+        started(server, *both)
+        third.kill()
+        third.communicate()
+    said = "its small, or what is needed beside it, is not rank 0's: make all models the same"
+    assert len(re.findall(f"failed at rank 1, another one tries: {said}", log(home))) == 1
 
 
 def test_another_version_is_refused(home):
@@ -164,8 +177,46 @@ def test_several_need_one_folder_and_a_server(home, tmp_path, monkeypatch, capsy
     monkeypatch.setenv("MLX_RANK", "1")
     assert main([]) == 2
     assert "give --keep one that all see" in capsys.readouterr().err
-    stale = tmp_path / "kept/workers/serves.json"
+    stale = tmp_path / "kept/workers/server.claim"
     stale.parent.mkdir(parents=True)
     claims.take(stale)  # of a server that was killed
     assert main(["--keep", str(tmp_path / "kept"), "--lease", "1s"]) == 2
     assert "error: rank 0 never came to" in capsys.readouterr().err
+
+
+def test_jobs_that_are_deleted_while_another_process_makes_them(home):
+    with serving(home, lease="20s") as (server, [second]):
+        file = server.upload(mixture())
+        for _ in range(4):
+            jobs = [server.ask(file, **LONG) for _ in range(2)]
+            started(server, *jobs)
+            for job in jobs:
+                assert server("DELETE", f"/v1/jobs/{job['id']}").status == 204
+            until(lambda: server("GET", "/health").json["running"] is None)
+        until(lambda: not list((home / "kept/jobs").iterdir()))
+        done = server.done(server.ask(file, **JOB))
+        assert done["status"] == "done" and server("GET", "/health").json["workers"] == 2
+        assert second.poll() is None and "Traceback" not in log(home)
+
+
+def test_a_task_that_cannot_be_read_for_a_moment(home):
+    with serving(home, lease="20s") as (server, _):
+        jobs = [server.ask(server.upload(mixture()), **{**JOB, "steps": 40}) for _ in range(2)]
+        started(server, *jobs)
+        task = home / "kept/workers/1.task"
+        task.rename(task.with_suffix(".away"))
+        time.sleep(1)
+        task.with_suffix(".away").rename(task)
+        assert all(server.done(job) for job in jobs)
+
+
+def test_a_process_that_slept_through_a_restart_is_no_worker_of_the_next_server(home):
+    with serving(home, lease="20s") as (server, [second]):
+        second.send_signal(signal.SIGSTOP)
+        server.process.kill()
+        server.process.wait()
+        with serving(home, lease="20s"):
+            second.send_signal(signal.SIGCONT)
+            assert second.wait(20) == 0
+            claim = claims.told(home / "kept/workers/1.claim")
+            assert claim and claim["process"] != second.pid

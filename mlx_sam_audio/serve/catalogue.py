@@ -123,11 +123,13 @@ class Catalogue:
             raise Refusal(404, "no_model", text, "model")
         return found[id]
 
-    def identity(self, id: str) -> str:
-        """Of a model's files, and of those in the store that may listen to what it makes."""
-        separators = {one.folder for one in self.all()}
-        folders = [self.find(id).folder, *(path for path in models() if path not in separators)]
-        paths = [path / manifest.NAME for path in folders]
+    def identity(self, request: dict) -> str:
+        """Of the files of all models that a job needs, or may need."""
+        folders = [self.find(request["model"]).folder]
+        if request["kind"] == "spans" or request["predict_spans"] or request["candidates"] != 1:
+            separators = {one.folder for one in self.all()}
+            folders += [folder for folder in models() if folder not in separators]
+        paths = [folder / manifest.NAME for folder in folders]
         return digest(*(sha256(path) for path in paths if path.is_file()))
 
     def _largest(self) -> str:

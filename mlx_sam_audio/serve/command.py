@@ -122,6 +122,8 @@ def main(arguments: list[str], play: bool) -> int | None:
     rank, size = launched()
     if size > 1 and options.keep is None:
         raise SAMAudioError("several processes serve from one folder: give --keep one that all see")
+    if size > 1 and options.exit_with_stdin:
+        raise SAMAudioError("mlx.launch has no stdin to share: leave --exit-with-stdin out")
     os.umask(0o077)  # what lies on disk is the user's alone
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
@@ -134,11 +136,11 @@ def main(arguments: list[str], play: bool) -> int | None:
     from .shelf import opened
     from .worker import Worker
 
-    catalogue = Catalogue(options.model, options.max_memory)
+    catalogue = Catalogue(None if rank else options.model, options.max_memory)
     worker = Worker(catalogue, options.max_memory, options.idle)
     if rank:
         with collected():
-            work(options.keep, rank, options.lease, worker)
+            work(options.keep, rank, options.lease, worker, catalogue)
         return 0
     with opened(options.keep) as folder, listening(options, NEXT if play else 1) as sock:
         with collected(), others(folder, size, options.lease, catalogue) as rest:
@@ -267,7 +269,7 @@ def announce(options: argparse.Namespace, sock: socket.socket, play: bool) -> No
 def until_closed(loop: asyncio.AbstractEventLoop, stop) -> None:
     """Read stdin to its end, and stop then."""
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin and sys.stdin.buffer.read(2**16):
+        while os.read(0, 2**16):  # sys.stdin's lock could not be had at the end
             pass
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop)

@@ -39,7 +39,7 @@ class Job:
         self.stop = threading.Event()
         self.progress: Progress | None = None
         self.forgotten = False
-        self.ours = False  # no other process could make it
+        self.tried: set[object] = set()  # other processes, which could not make it
         self.watchers: set[asyncio.Event] = set()
         self.making = asyncio.Lock()  # one file of it at a time
 

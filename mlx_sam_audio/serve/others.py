@@ -1,12 +1,13 @@
 """Other processes that `mlx.launch` started, which make jobs of the first one, which serves.
 
 They share the server's folder and nothing else, so that one that is gone or slow costs time alone.
-There, each process has a claim that it renews; the first one writes what it is to do, and removes
-that when it is no longer wanted; it writes how far it is. All of these are whole files.
+There, each process has a claim that it renews; the first one writes a task for each of the others,
+which write news of it. All of these are whole files; one that cannot be read is looked at again.
 """
 
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from .. import __version__
 from ..command import claims
 from ..engine.progress import Progress
 from ..errors import Gone, SAMAudioError
-from ..files import make_folder, remove
+from ..files import HOST, make_folder, remove, runs
 from .catalogue import Catalogue
 from .job import Job
 from .refusal import body
@@ -28,25 +29,53 @@ from .worker import Outcome, Worker
 
 log = logging.getLogger("mlx_sam_audio.server")
 POLL = 0.3  # seconds
+AGAIN = 1.0  # before it is said that a process is gone; a machine that slept wakes them in turn
+PATIENCE = 30.0  # seconds that one has to stop
 CHANGES = ("spans", "predicted", "notes")  # of a job, while it is made
 AGREED = {"version": __version__, "version of MLX": mx.__version__}
 SAME = "is --keep the same folder for all?"
 
 
+class Claim:
+    """What another process renews as long as it lives. Clocks are not compared: they differ."""
+
+    def __init__(self, path: Path, lease: float):
+        self.path, self._lease = path, lease
+        self._last, self._seen, self._lived = None, -math.inf, False
+
+    def state(self) -> dict | None:
+        """Another one whenever it is renewed; None, if it is not there or not to be read."""
+        try:
+            renewed = self.path.stat().st_mtime_ns
+        except OSError:
+            return None
+        found = claims.told(self.path)
+        return {**found, "renewed": renewed} if found else None
+
+    def lives(self) -> bool:
+        before, self._lived = self._lived, self._renewed()
+        if before and not self._lived:
+            time.sleep(AGAIN)
+            self._lived = self._renewed()
+        return self._lived
+
+    def _renewed(self) -> bool:
+        state, now = self.state(), time.monotonic()
+        if state and state["host"] == HOST and not runs(state["process"]):
+            return False
+        if state and state != self._last:
+            self._last, self._seen = state, now
+        return bool(state) and now - self._seen < self._lease
+
+
 class Place:
-    """The folder that all share, as one of them sees it."""
+    """The folder that all share, as rank 0 and another one see it."""
 
     def __init__(self, keep: Path, rank: int, lease: float):
         self.folder, self.lease = keep / "workers", lease
-        self.pact = self.folder / "serves.json"  # of the first process
-        self.claim, self.task, self.told, self.clock = (
-            self.folder / f"{rank}.{what}" for what in ("claim", "task", "told", "clock")
-        )
-
-    def lives(self, claim: Path) -> bool:
-        """Does the process of a claim show that it is there?"""
-        now = claims.clock(self.clock)
-        return bool(claims.told(claim)) and not claims.is_left(claim, now, self.lease)
+        self.server = Claim(self.folder / "server.claim", lease)
+        self.worker = Claim(self.folder / f"{rank}.claim", lease)
+        self.task, self.news = self.folder / f"{rank}.task", self.folder / f"{rank}.news"
 
 
 class Other:
@@ -57,148 +86,154 @@ class Other:
     def __init__(self, keep: Path, rank: int, lease: float, catalogue: Catalogue):
         self._rank, self._catalogue = rank, catalogue
         self._place = Place(keep, rank, lease)
+        self._lacks: set[str] = set()  # models
         self.here = False
 
     def takes(self, job: Job) -> bool:
-        return self.here and not job.ours
+        return self.here and self not in job.tried and job.request["model"] not in self._lacks
 
     def rest(self) -> None:
         """Show that the server lives, and look whether the other one does."""
-        claims.renew(self._place.pact)
-        before, self.here = self.here, self._place.lives(self._place.claim)
+        claims.renew(self._place.server.path)
+        before, self.here = self.here, self._place.worker.lives()
         if self.here != before:
             log.info("rank %d %s", self._rank, "works here" if self.here else "is gone")
 
     def make(self, job: Job, folder: Path, tell: Callable[[], object]) -> Outcome | None:
         """Let it do a job; None, and a line in the log, if it could not."""
-        number, place = secrets.token_hex(8), self._place
-        task = {"number": number, "job": job.id}
         try:
-            task["models"] = self._catalogue.identity(job.request["model"])
-            write_json(place.task, task)
-            while self.here and not job.stop.is_set():
-                time.sleep(POLL)
-                self.rest()
-                told = read_json(place.told) or {}
-                if told.get("number") == number:
-                    self._heard(job, told)
-                    tell()
-                    if "status" in told:
-                        break
-            else:
-                return Outcome("cancelled") if job.stop.is_set() else None
-        except SAMAudioError as error:
-            log.warning("%s goes to no other process: %s", job.id, error)
-            return None
+            outcome = self._made(job, tell)
+        except Exception as error:  # noqa: BLE001 - this process can do it
+            log.error("%s cannot be handed to rank %d", job.id, self._rank, exc_info=error)
+            outcome = None
         finally:
-            remove(place.task)
-        outcome = Outcome(told["status"], told["error"], told["told"])
-        if outcome.status == "failed":
+            remove(self._place.task)
+        if job.stop.is_set():
+            return outcome if outcome and outcome.status == "done" else Outcome("cancelled")
+        if outcome and outcome.status == "done":
+            return outcome
+        if outcome and outcome.error:
             message = outcome.error["message"]
-            log.warning("%s failed at rank %d, rank 0 tries: %s", job.id, self._rank, message)
-            return None
-        return outcome
+            log.warning("%s failed at rank %d, another one tries: %s", job.id, self._rank, message)
+        if outcome and outcome.status == "refused":
+            self._lacks.add(job.request["model"])
+        return None
 
-    def _heard(self, job: Job, told: dict) -> None:
-        for name in CHANGES:
-            setattr(job, name, told.get(name, getattr(job, name)))
-        job.progress = Progress(**told["progress"]) if told.get("progress") else None
+    def _made(self, job: Job, tell: Callable[[], object]) -> Outcome | None:
+        number, place, last, end = secrets.token_hex(8), self._place, None, math.inf
+        task = {"number": number, "job": job.id, "stop": False}
+        task["models"] = self._catalogue.identity(job.request)
+        write_json(place.task, task)
+        while self.here and time.monotonic() < end:
+            time.sleep(POLL)
+            self.rest()
+            if job.stop.is_set() and not task["stop"]:
+                task["stop"], end = True, time.monotonic() + PATIENCE
+                write_json(place.task, task)
+            news = read_json(place.news)
+            if not news or news == last or news["number"] != number:
+                continue
+            last = news
+            for name in CHANGES:
+                setattr(job, name, news.get(name, getattr(job, name)))
+            job.progress = Progress(**news["progress"]) if news.get("progress") else None
+            tell()
+            if "status" in news:
+                return Outcome(news["status"], news["error"], news["results"])
+        return None
 
 
 @contextlib.contextmanager
 def others(keep: Path, size: int, lease: float, catalogue: Catalogue) -> Iterator[list[Other]]:
     """The processes beside the first one, which end with the body."""
+    place = Place(keep, 0, lease)
+    remove(place.folder)  # of a server that was killed
     if size == 1:
         yield []
         return
-    place = Place(keep, 0, lease)
-    remove(place.folder)  # of a server that was killed
     make_folder(place.folder)
     try:
-        write_json(place.pact, {**claims.me(), "agreed": AGREED})
+        write_json(place.server.path, {**claims.me(), "agreed": AGREED})
         yield [Other(keep, rank, lease, catalogue) for rank in range(1, size)]
     finally:
         remove(place.folder)
 
 
-def work(keep: Path, rank: int, lease: float, worker: Worker) -> None:
+def work(keep: Path, rank: int, lease: float, worker: Worker, catalogue: Catalogue) -> None:
     """What another process does until the first one ends."""
-    place, last = Place(keep, rank, lease), None
-    join(place, rank)
-    log.info("rank %d works for %s", rank, place.folder.parent)
+    place, last, idle = Place(keep, rank, lease), None, time.monotonic()
+    server = join(place, rank)
+    log.info("rank %d works for %s", rank, keep)
     try:
-        idle = time.monotonic()
-        while place.lives(place.pact):
+        while place.server.lives() and claims.told(place.server.path) in (server, claims.EMPTY):
             show(place)
-            task = read_json(place.task) or {}
-            if task.get("number", last) != last:
+            task = read_json(place.task)
+            if task and task["number"] != last:
                 last = task["number"]
-                do(place, task, worker)
+                do(place, task, worker, catalogue)
                 idle = time.monotonic()
             elif worker.patience is not None and time.monotonic() - idle > worker.patience:
                 worker.rest()
             time.sleep(POLL)
+        if claims.told(place.server.path) == server:
+            raise Gone(f"the server in {keep} is gone")
     finally:
-        remove(place.claim)
-    if claims.told(place.pact):
-        raise Gone(f"the server in {keep} is gone")
+        if claims.is_mine(place.worker.path):
+            remove(place.worker.path)
 
 
-def join(place: Place, rank: int) -> None:
-    """Wait for the first process. Raises SAMAudioError where it is of another version."""
-    make_folder(place.folder)
-    start, since = time.monotonic(), claims.clock(place.clock)
-    while not fresh(place.pact, since):
+def join(place: Place, rank: int) -> dict:
+    """Wait for the first process, and return its claim. Raises SAMAudioError where it is of another
+    version."""
+    start, first = time.monotonic(), place.server.state()  # which may be of one that was killed
+    while place.server.state() in (None, first):
         if time.monotonic() - start > place.lease:
             raise SAMAudioError(f"rank 0 never came to {place.folder.parent}: {SAME}")
         time.sleep(POLL)
-    theirs = claims.told(place.pact).get("agreed")
-    if others := [name for name, value in AGREED.items() if theirs.get(name) != value]:
+    server = claims.told(place.server.path)
+    agreed = server.get("agreed") or {}
+    if others := [name for name, value in AGREED.items() if agreed.get(name) != value]:
         raise SAMAudioError(
             f"rank {rank} has another {' and another '.join(others)} than rank 0: make them the "
             "same"
         )
-    show(place)
-
-
-def fresh(pact: Path, since: float) -> bool:
-    """Is it renewed, and not of a server that was killed?"""
-    try:
-        return bool(claims.told(pact)) and pact.stat().st_mtime >= since
-    except OSError:
-        return False
+    return server
 
 
 def show(place: Place) -> None:
     """Renew the claim."""
-    if claims.is_mine(place.claim):
-        claims.renew(place.claim)
+    if claims.is_mine(place.worker.path):
+        claims.renew(place.worker.path)
     else:
-        write_json(place.claim, claims.me())
+        with contextlib.suppress(SAMAudioError):  # where the server ends
+            write_json(place.worker.path, claims.me())
 
 
-def do(place: Place, task: dict, worker: Worker) -> None:
+def do(place: Place, task: dict, worker: Worker, catalogue: Catalogue) -> None:
     """Make a job, and tell of it."""
     folder = place.folder.parent / "jobs" / task["job"]
-    wish = Wish(place, task["number"])
-    if job := kept_as(Job, folder / "job.json"):
-        wish.job, job.stop = job, wish
-        outcome = worker.make(job, folder, wish.tell, task["models"])
-    else:
-        outcome = Outcome("failed", body(SAMAudioError(f"there is no {folder}: {SAME}")))
-    while not wish.is_set():
-        with contextlib.suppress(SAMAudioError):  # no room, say: until there is, or nobody asks
-            wish.say(outcome)
-            return
+    job = kept_as(Job, folder / "job.json")
+    wish = Wish(place, task["number"], job)
+    try:
+        if job is None:
+            raise SAMAudioError(f"there is no {folder}: {SAME}")
+        job.stop = wish
+        if catalogue.identity(job.request) == task["models"]:
+            outcome = worker.make(job, folder, wish.tell)
+        else:
+            text = f"its {job.request['model']}, or what is needed beside it, is not rank 0's"
+            outcome = Outcome("refused", body(SAMAudioError(f"{text}: make all models the same")))
+    except (SAMAudioError, OSError) as error:
+        outcome = Outcome("failed", body(SAMAudioError(str(error))))
+    while not wish.say(outcome) and place.server.lives():  # no room, say
         time.sleep(POLL)
 
 
 class Wish:
     """What the first process wants of another one, as that one sees it."""
 
-    def __init__(self, place: Place, number: str):
-        self.job: Job | None = None
-        self._place, self._number = place, number
+    def __init__(self, place: Place, number: str, job: Job | None):
+        self._place, self._number, self._job = place, number, job
         self._looked = self._told = 0.0
         self._over = False
 
@@ -206,21 +241,25 @@ class Wish:
         """Is it over? As the event of a job that is to be stopped."""
         if time.monotonic() > self._looked + POLL:
             show(self._place)
-            task, self._looked = read_json(self._place.task) or {}, time.monotonic()
-            wanted = task.get("number") == self._number
-            self._over = not (wanted and self._place.lives(self._place.pact))
+            task, self._looked = read_json(self._place.task), time.monotonic()
+            other = bool(task) and (task["stop"] or task["number"] != self._number)
+            self._over = other or not self._place.server.lives()
         return self._over
 
     def tell(self) -> None:
         """How far the job is, from time to time."""
         if time.monotonic() > self._told + POLL:
-            with contextlib.suppress(SAMAudioError):
-                self.say()
+            self.say()
             self._told = time.monotonic()
 
-    def say(self, outcome: Outcome | None = None) -> None:
-        told = {"number": self._number, **(outcome._asdict() if outcome else {})}
-        if self.job:
-            told |= {name: getattr(self.job, name) for name in CHANGES}
-            told["progress"] = self.job.progress and asdict(self.job.progress)
-        write_json(self._place.told, told)
+    def say(self, outcome: Outcome | None = None) -> bool:
+        """Whether it could be written."""
+        news = {"number": self._number, **(outcome._asdict() if outcome else {})}
+        if job := self._job:
+            news |= {name: getattr(job, name) for name in CHANGES}
+            news["progress"] = job.progress and asdict(job.progress)
+        try:
+            write_json(self._place.news, news)
+        except SAMAudioError:
+            return False
+        return True

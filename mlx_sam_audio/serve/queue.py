@@ -308,7 +308,7 @@ class Queue:
             outcome = maker.make(job, self.folder(job), partial(self._tell, job))
             took = time.perf_counter() - took
             if outcome is None:
-                self._again(job)
+                self._again(job, maker)
             else:
                 self._ended(job, outcome, took)
             self._tell(job)
@@ -335,24 +335,27 @@ class Queue:
             self._tell(other)
         return job
 
-    def _again(self, job: Job) -> None:
-        """What another process could not make waits for this one."""
+    def _again(self, job: Job, maker: Other) -> None:
+        """What another process could not make waits for the others, and for this one."""
         with self._wake:
             self._running.remove(job)
-            job.status, job.started, job.progress, job.ours = "queued", None, None, True
+            job.status, job.started, job.progress = "queued", None, None
+            job.spans, job.predicted = job.request.get("spans", []), False
+            job.tried.add(maker)
             if job.forgotten:
                 remove(self._shelf.place(job.id))
-            elif job.stop.is_set() and not self._stopping:
-                self._end(job, Outcome("cancelled"))
-            else:
-                self._save(job)
-                self._waiting.insert(0, job)
-                self._wake.notify_all()
+                return
+            self._save(job)
+            self._waiting.append(job)
+            self._waiting.sort(key=lambda job: job.created)
+            self._wake.notify_all()
+        for other in list(self._waiting):
+            self._tell(other)
 
     def _ended(self, job: Job, outcome: Outcome, took: float) -> None:
         with self._wake:
             self._running.remove(job)
-            job.progress, told = None, dict(outcome.told or {})
+            job.progress, told = None, dict(outcome.results or {})
             for stage, spent in told.pop("spent", {}).items():
                 self.sums[f"stage {stage}"] += spent
             self.sums["evaluations"] += told.pop("evaluations", 0)
@@ -367,4 +370,4 @@ class Queue:
                 elif outcome.status == "cancelled" and self._stopping:
                     outcome = Outcome("failed", body(stopped()))
                 self._end(job, outcome)
-        log.info("%s %s after %.1f s", job.id, job.status, took)
+        log.info("%s %s after %.1f s", job.id, outcome.status, took)

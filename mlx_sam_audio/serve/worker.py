@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
     status: str
     error: dict | None = None
-    told: dict | None = None
+    results: dict | None = None
 
 
 class Worker:
@@ -65,17 +65,11 @@ class Worker:
             gc.collect()
             mx.clear_cache()
 
-    def make(
-        self, job: Job, folder: Path, tell: Callable[[], object], models: str | None = None
-    ) -> Outcome:
-        """Do a job, whose folder this is. tell: is called whenever the job has changed; models:
-        the identity of those that are asked for."""
+    def make(self, job: Job, folder: Path, tell: Callable[[], object]) -> Outcome:
+        """Do a job, whose folder this is. tell: is called whenever the job has changed."""
         names = {folder / "input": job.name, folder / "film": job.name}
         with listening() as notes:
             try:
-                if models not in (None, self._catalogue.identity(job.request["model"])):
-                    text = f"{job.request['model']} or what ranks beside it differs from rank 0's"
-                    raise SAMAudioError(f"{text}: make the models of all machines the same")
                 return Outcome("done", None, self._make(job, folder, tell))
             except Cancelled:
                 return Outcome("cancelled")
