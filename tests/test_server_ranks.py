@@ -144,7 +144,8 @@ def test_another_model_is_a_sentence_and_no_wrong_sound(home, tmp_path):
         second.kill()
         second.wait()
         third = server.beside(1, SAM_AUDIO_HOME=str(tmp_path / "another"))
-        until(lambda: log(home).count("rank 1 works here") == 2)
+        claim = home / "kept/workers/1.claim"
+        until(lambda: claims.told(claim).get("process") == third.pid)
         file = server.upload(mixture())
         jobs = [server.ask(file, **JOB, model="small") for _ in range(6)]
         done = [server.done(job) for job in jobs]
