@@ -72,7 +72,7 @@ def started(server: Server, *jobs: dict) -> None:
 
 def elsewhere(home: Path) -> str | None:
     """The job that the second process is to make."""
-    path = home / "kept/workers/1.task"
+    path = home / "kept/.mlx-sam-audio/1.task"
     return json.loads(path.read_text())["job"] if path.exists() else None
 
 
@@ -96,7 +96,7 @@ def test_jobs_are_made_side_by_side_as_by_one_process(home):
         assert 'jobs_total{status="done"} 6' in metrics and "evaluations_total 6" in metrics
         assert server.stop() == 0
         assert [process.wait(20) for process in beside] == [0, 0]
-    assert not (home / "kept/workers").exists()
+    assert not (home / "kept/.mlx-sam-audio").exists()
     assert "Traceback" not in log(home)
 
 
@@ -146,7 +146,7 @@ def test_another_model_is_a_sentence_and_no_wrong_sound(home, tmp_path):
         second.kill()
         second.wait()
         third = server.beside(1, SAM_AUDIO_HOME=str(tmp_path / "another"))
-        claim = home / "kept/workers/1.claim"
+        claim = home / "kept/.mlx-sam-audio/1.claim"
         until(lambda: claims.told(claim).get("process") == third.pid)
         file = server.upload(mixture())
         jobs = [server.ask(file, **JOB, model="small") for _ in range(6)]
@@ -180,7 +180,7 @@ def test_several_need_one_folder_and_a_server(home, tmp_path, monkeypatch, capsy
     monkeypatch.setenv("MLX_RANK", "1")
     assert main([]) == 2
     assert "give --keep one that all see" in capsys.readouterr().err
-    stale = tmp_path / "kept/workers/server.claim"
+    stale = tmp_path / "kept/.mlx-sam-audio/server.claim"
     stale.parent.mkdir(parents=True)
     claims.take(stale)  # of a server that was killed
     assert main(["--keep", str(tmp_path / "kept"), "--lease", "1s"]) == 2
@@ -206,7 +206,7 @@ def test_a_task_that_cannot_be_read_for_a_moment(home):
     with serving(home, lease="20s") as (server, _):
         jobs = [server.ask(server.upload(mixture()), **LONG) for _ in range(2)]
         started(server, *jobs)
-        task = home / "kept/workers/1.task"
+        task = home / "kept/.mlx-sam-audio/1.task"
         (job,) = [job for job in jobs if job["id"] == elsewhere(home)]
         task.rename(task.with_suffix(".away"))
         time.sleep(1)
@@ -227,5 +227,5 @@ def test_a_process_that_slept_through_a_restart_is_no_worker_of_the_next_server(
         with serving(home, lease="20s"):
             second.send_signal(signal.SIGCONT)
             assert second.wait(20) == 0
-            claim = claims.told(home / "kept/workers/1.claim")
+            claim = claims.told(home / "kept/.mlx-sam-audio/1.claim")
             assert claim and claim["process"] != second.pid
