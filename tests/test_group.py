@@ -133,6 +133,15 @@ def test_nobody_waits_for_ever_for_those_that_never_come(desk, monkeypatch):
     monkeypatch.setenv("MLX_HOSTFILE", "hosts.json")
     with pytest.raises(SAMAudioError, match="the 2 processes do not find each other"):
         group.joined_by_launch(60, print)
+    seen, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        group.mx.distributed,
+        "init",
+        lambda **_: seen.append(signal.getsignal(signal.SIGINT)) or 1 / 0,
+    )
+    with pytest.raises(ZeroDivisionError):
+        group.joined_by_launch(60, print)
+    assert seen == [signal.SIG_DFL] and signal.getsignal(signal.SIGINT) is before
     monkeypatch.setattr(group, "OLDEST", (9, 0))
     with pytest.raises(SAMAudioError, match="several processes for one recording need MLX 9.0"):
         group.joined_by_launch(60, print)

@@ -23,6 +23,7 @@ from ..settings import digest
 
 RANK, LISTS = "MLX_RANK", {"MLX_HOSTFILE": "ring", "MLX_IBV_DEVICES": "jaccl"}  # of hosts
 OLDEST = 0, 32, 2  # before it, MLX waits for ever for one that died
+STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 MEETING = 60  # seconds in which all processes must come, and then have loaded the model
 
 
@@ -139,7 +140,9 @@ def joined_by_launch(patience: float, hangs: Callable[[], None]) -> Group:
             f"{mx.__version__}: pip install -U mlx"
         )
     backend = next(LISTS[name] for name in LISTS if name in os.environ)
-    old = signal.signal(signal.SIGALRM, lambda *_: None)  # ends the system's call that waits
+    # SIGALRM ends the system's call that waits; who is asked to stop has nothing to finish yet
+    handlers = {signal.SIGALRM: lambda *_: None, **dict.fromkeys(STOPS, signal.SIG_DFL)}
+    before = {number: signal.signal(number, new) for number, new in handlers.items()}
     signal.setitimer(signal.ITIMER_REAL, MEETING, 1)  # again: another thread may get the first
     try:
         ring = mx.distributed.init(strict=True, backend=backend)
@@ -147,5 +150,6 @@ def joined_by_launch(patience: float, hangs: Callable[[], None]) -> Group:
         raise SAMAudioError(f"the {size} processes do not find each other: {error}") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        for number, old in before.items():
+            signal.signal(number, old)
     return Group(ring.rank(), ring.size(), ring, patience, hangs)
