@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -54,24 +55,28 @@ def scaling(options) -> None:
                 seconds = timed(options, folder, count, source, "-o", out, *more)
                 stages = [""] * len(STAGES)
                 if more:
-                    told = json.loads((folder / f"{count}.json").read_text())
-                    seconds = told["seconds"]["total"]
-                    stages = [told["seconds"].get(stage, 0.0) for stage in STAGES]
+                    facts = json.loads((folder / f"{count}.json").read_text())
+                    seconds = facts["seconds"]["total"]
+                    stages = [facts["seconds"].get(stage, 0.0) for stage in STAGES]
                 alone = alone or seconds
                 row = [source, count, *stages, seconds, alone / seconds, seconds / options.seconds]
-                report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
-                rows.append(dict(zip(heads, row, strict=True)))
+                rows.append(told(heads, row))
+        alone = None
         for count in options.ranks:
             with ThreadPoolExecutor(count) as pool:
                 outs = [f"apart{i}.wav" for i in range(count)]
                 runs = [pool.submit(timed, options, folder, 1, "long.wav", "-o", x) for x in outs]
                 seconds = max(run.result() for run in runs) / count
-            alone = seconds if count == options.ranks[0] else alone
-            row = ["apart", count, *[""] * len(STAGES), seconds, alone / seconds]
-            row.append(seconds / options.seconds)
-            report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
-            rows.append(dict(zip(heads, row, strict=True)))
+            alone = alone or seconds
+            times = seconds, alone / seconds, seconds / options.seconds
+            rows.append(told(heads, ["apart", count, *[""] * len(STAGES), *times]))
     report.write(options, rows)
+
+
+def told(heads: Sequence[str], row: Sequence, digits: int = 2) -> dict:
+    """A row of a table, which is printed."""
+    report.line(*(f"{x:.{digits}f}" if isinstance(x, float) else x for x in row))
+    return dict(zip(heads, row, strict=True))
 
 
 def timed(options, folder: Path, count: int, *words: str) -> float:
@@ -116,8 +121,7 @@ def paper(options) -> None:
                 total = parts["all"] + network
                 most = max({**parts, "all": 0, "network": network}.items(), key=lambda x: x[1])[0]
                 row = [fast, link, count, parts["all"], network, alone / total, most]
-                report.line(*(f"{x:.1f}" if isinstance(x, float) else x for x in row))
-                rows.append(dict(zip(heads, row, strict=True)))
+                rows.append(told(heads, row, 1))
     report.write(options, rows)
 
 

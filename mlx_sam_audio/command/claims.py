@@ -7,6 +7,7 @@ where one is so slow that it seems to be gone: nothing may depend on claims but 
 
 import contextlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..errors import SAMAudioError
 from ..files import HOST, part, reason, remove, runs
 
 EMPTY: dict[str, Any] = {}
+AGAIN = 1.0  # seconds before it is said that a process is gone; those of a machine wake up in turn
 
 
 def me() -> dict[str, Any]:
@@ -91,3 +93,35 @@ def take_over(path: Path) -> bool:
         return False
     remove(gone)
     return take(path)
+
+
+class Claim:
+    """What another process renews as long as it lives. Clocks are not compared: they differ."""
+
+    def __init__(self, path: Path, lease: float):
+        self.path, self._lease = path, lease
+        self._last, self._seen, self._lived = None, -math.inf, False
+
+    def state(self) -> dict | None:
+        """Another one whenever it is renewed; None, if it is not there or not to be read."""
+        try:
+            renewed = self.path.stat().st_mtime_ns
+        except OSError:
+            return None
+        found = told(self.path)
+        return {**found, "renewed": renewed} if found else None
+
+    def lives(self) -> bool:
+        before, self._lived = self._lived, self._renewed()
+        if before and not self._lived:
+            time.sleep(AGAIN)
+            self._lived = self._renewed()
+        return self._lived
+
+    def _renewed(self) -> bool:
+        state, now = self.state(), time.monotonic()
+        if state and state["host"] == HOST and not runs(state["process"]):
+            return False
+        if state and state != self._last:
+            self._last, self._seen = state, now
+        return bool(state) and now - self._seen < self._lease

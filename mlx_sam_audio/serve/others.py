@@ -21,7 +21,7 @@ from ..command import claims
 from ..command.manifest import SHARED
 from ..engine.progress import Progress
 from ..errors import Gone, SAMAudioError
-from ..files import HOST, make_folder, remove, runs
+from ..files import make_folder, remove
 from .catalogue import Catalogue
 from .job import Job
 from .refusal import body
@@ -30,43 +30,10 @@ from .worker import Outcome, Worker
 
 log = logging.getLogger("mlx_sam_audio.server")
 POLL = 0.3  # seconds
-AGAIN = 1.0  # before it is said that a process is gone; a machine that slept wakes them in turn
 PATIENCE = 30.0  # seconds that one has to stop
 CHANGES = ("spans", "predicted", "notes")  # of a job, while it is made
 AGREED = {"version": __version__, "version of MLX": mx.__version__}
 SAME = "is --keep the same folder for all?"
-
-
-class Claim:
-    """What another process renews as long as it lives. Clocks are not compared: they differ."""
-
-    def __init__(self, path: Path, lease: float):
-        self.path, self._lease = path, lease
-        self._last, self._seen, self._lived = None, -math.inf, False
-
-    def state(self) -> dict | None:
-        """Another one whenever it is renewed; None, if it is not there or not to be read."""
-        try:
-            renewed = self.path.stat().st_mtime_ns
-        except OSError:
-            return None
-        found = claims.told(self.path)
-        return {**found, "renewed": renewed} if found else None
-
-    def lives(self) -> bool:
-        before, self._lived = self._lived, self._renewed()
-        if before and not self._lived:
-            time.sleep(AGAIN)
-            self._lived = self._renewed()
-        return self._lived
-
-    def _renewed(self) -> bool:
-        state, now = self.state(), time.monotonic()
-        if state and state["host"] == HOST and not runs(state["process"]):
-            return False
-        if state and state != self._last:
-            self._last, self._seen = state, now
-        return bool(state) and now - self._seen < self._lease
 
 
 class Place:
@@ -74,8 +41,8 @@ class Place:
 
     def __init__(self, keep: Path, rank: int, lease: float):
         self.folder, self.lease = keep / SHARED, lease
-        self.server = Claim(self.folder / "server.claim", lease)
-        self.worker = Claim(self.folder / f"{rank}.claim", lease)
+        self.server = claims.Claim(self.folder / "server.claim", lease)
+        self.worker = claims.Claim(self.folder / f"{rank}.claim", lease)
         self.task, self.news = self.folder / f"{rank}.task", self.folder / f"{rank}.news"
 
 
