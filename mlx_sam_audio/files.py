@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator
@@ -60,8 +61,12 @@ def writable(path: str | Path, suffixes: Iterable[str]) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise SAMAudioError(f"cannot write {str(path)[:300]}: {reason(error)}") from None
     make_folder(path.parent)
-    if not os.access(path.parent, os.W_OK):
-        raise SAMAudioError(f"cannot write into the folder {path.parent}")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise SAMAudioError(
+            f"cannot write into the folder {path.parent}: {reason(error)}"
+        ) from None
     return path
 
 

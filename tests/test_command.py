@@ -70,6 +70,11 @@ def test_a_run_can_be_repeated(tiny_folder, tmp_path, monkeypatch, capsys):
         (["-i", "text.wav", "-d", "dog"], "cannot read text.wav"),
         (["-i", "mix.wav", "-d", "dog", "--metrics-json", "mix.wav"], "must end in .json"),
         (["-i", "mix.wav", "-d", "dog", "--spectrogram", "mix.wav"], "must end in .png"),
+        pytest.param(
+            ["-i", "mix.wav", "-d", "dog", "--spectrogram", "/proc/self/a.png"],
+            "cannot write into the folder /proc/self",  # which the permissions do not tell
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="no /proc"),
+        ),
         (["-i", "mix.wav", "-d", "dog", "--keep-candidates", "all"], "give -c too"),
         (["-i", "mix.wav", "-d", "dog", "--window", "-3"], "must last some seconds"),
         (["-i", "mix.wav", "-d", "dog", "--window", "1e308"], "rotary table"),

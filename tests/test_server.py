@@ -900,6 +900,8 @@ def test_what_others_put_into_a_kept_folder(home, tmp_path):
         ("../../etc/\u0646\u0645\u06cc\u200c\u062e.wav", "\u0646\u0645\u06cc\u200c\u062e.wav"),
         ("evil\u202egnp.wav\r\nX: y", "evilgnp.wavX: y"),
         ("/", "recording"),
+        ("..", "recording"),
+        (".hidden.wav", "hidden.wav"),
     ],
 )
 def test_names_of_clients_are_kept_as_texts(server, name, shown):

@@ -25,7 +25,7 @@ from typing import Any
 from .. import __version__, files
 from ..errors import SAMAudioError, plain
 from ..loading import manifest
-from ..loading.store import DEMO, HUB, aside, models, nearest, shelved, store
+from ..loading.store import DEMO, HUB, aside, models, nearest, shelved, store, title
 from ..loading.strict_json import read_json
 from ..models.config import KINDS
 from .terminal import Parser, agreed
@@ -74,15 +74,15 @@ def main(arguments: list[str]) -> int | None:
 def report(as_json: bool) -> int:
     """Print all parts. The exit status: 1 if the self-test failed."""
     values = {}
-    for title, part in PARTS.items():
-        values[title], *lines = attempt(part)
+    for heading, part in PARTS.items():
+        values[heading], *lines = attempt(part)
         for line in [] if as_json else lines:
             wrapped = textwrap.wrap(
                 plain(line), COLUMNS - MARGIN, subsequent_indent="  ", break_on_hyphens=False
             )
             for text in wrapped:
-                print(f"{title:{MARGIN}}{text}", flush=True)
-                title = ""
+                print(f"{heading:{MARGIN}}{text}", flush=True)
+                heading = ""
     if as_json:
         print(json.dumps(values, indent=2, default=str))
     return int(not values["self-test"].get("passed"))
@@ -201,7 +201,7 @@ def all_models() -> Told:
     rows, lines = [], failed
     for folder in [DEMO, *([] if failed else found)]:
         if folder.name != "presets" or (folder / "config.json").exists():
-            name = "demo" if folder == DEMO else folder.name
+            name = title(folder)
             values, words = attempt(one_model, folder)
             rows.append({"name": name, **values})
             lines.append(f"{name:{NAME}} {words}")

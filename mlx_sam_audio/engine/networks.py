@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from .. import ode
 from ..errors import SAMAudioError
 from ..loading import load
+from ..loading.store import title
 from ..loading.tokenizers import SentencePieceTokenizer
 from ..models.dit import Moment
 from ..models.sam_audio import ModelConfig, Network
@@ -50,8 +51,8 @@ class Networks:
 
     @property
     def name(self) -> str:
-        """The name of the model's folder, if it has one."""
-        return self.folder.name if self.folder else ""
+        """The model's, if it has a folder."""
+        return title(self.folder) if self.folder else ""
 
     @property
     def sample_rate(self) -> int:

@@ -11,7 +11,7 @@ from ..models.quantise import quantise
 from ..models.sam_audio import ModelConfig, Network
 from ..models.vision import VisionEncoder
 from . import manifest
-from .store import resolve, stamps
+from .store import resolve, stamps, title
 from .strict_json import read_json
 from .tokenizers import JSONTokenizer, SentencePieceTokenizer
 from .weights import fill
@@ -24,7 +24,7 @@ def load(folder: Path, verify: bool = False) -> tuple[ModelConfig, Network, Sent
     """The separation model in a folder. verify: read large files whole, too, to check them."""
     config = read(ModelConfig, folder, verify)
     if config.missing:
-        note(f"the model {folder.name} {config.lacks_shortly}")
+        note(f"the model {title(folder)} {config.lacks_shortly}")
     network = Network(config)
     if config.quantisation:
         quantise(network, config.quantisation)
@@ -40,7 +40,7 @@ def load_vision(folder: Path) -> VisionEncoder:
     config = read(ModelConfig, folder)
     if config.vision is None:
         why = config.lacks_shortly if config.missing else "has no vision encoder"
-        raise SAMAudioError(f"the model {folder.name} takes text and spans only: it {why}")
+        raise SAMAudioError(f"the model {title(folder)} takes text and spans only: it {why}")
     return fill(VisionEncoder(config.vision), folder, config.dtype, "vision")
 
 

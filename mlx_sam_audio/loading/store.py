@@ -104,6 +104,11 @@ def local(name: str | Path) -> Path | None:
     return store() / inner if named and present(expanded(store() / inner)) else None
 
 
+def title(folder: Path) -> str:
+    """What the model in a folder is called."""
+    return "demo" if folder == DEMO else folder.name
+
+
 def shelved(repo: str) -> str:
     """The name in the store of a hub repo that was converted."""
     return ORIGINALS.get(repo) or repo.replace("/", "--")

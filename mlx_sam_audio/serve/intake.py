@@ -193,10 +193,11 @@ async def poured(request: Request, write: Callable[[bytes], object], most: int) 
 
 
 def clean(name: str | None) -> str:
-    """A client's name of a file, to be shown: without folders, and without what moves a text."""
+    """A client's name of a file, to be shown and to name stems after: without folders, without what
+    moves a text, and not hidden."""
     last = re.split(r"[/\\]", name or "")[-1]
     last = "".join(c for c in last if c not in MOVING and unicodedata.category(c) not in UNSEEN)
-    return last.strip()[-LONGEST_NAME:] or "recording"
+    return last.strip()[-LONGEST_NAME:].lstrip(". ") or "recording"
 
 
 @dataclass(frozen=True)
