@@ -28,15 +28,19 @@ UNUSED = (  # imported by the reference for video, ranking and files of audio
     "core.vision_encoder", "torchaudio", "torchcodec", "torchcodec.decoders",
     "torchcodec.encoders", "torchdiffeq", "torchvision",
 )  # fmt: skip
-sys.modules.update({name: MagicMock() for name in UNUSED})
-kept = dict(INTERN=[], EXTERN=[])  # lists that dacvae adds to
-sys.modules["audiotools"].ml = sys.modules["audiotools.ml"]
-sys.modules["audiotools"].ml.BaseModel = type("BaseModel", (nn.Module,), kept)
+stubs = {name: MagicMock() for name in UNUSED if name not in sys.modules}
+sys.modules.update(stubs)
+if "audiotools" in stubs:  # dacvae derives from this class, and adds to its lists
+    base = type("BaseModel", (nn.Module,), dict(INTERN=[], EXTERN=[]))
+    stubs["audiotools"].ml.BaseModel = stubs["audiotools.ml"].BaseModel = base
 
 from sam_audio.model.codec import DACVAE  # noqa: E402
 from sam_audio.model.config import DACVAEConfig, TransformerConfig  # noqa: E402
 from sam_audio.model.model import EmbedAnchors, SAMAudio, SinusoidalEmbedding  # noqa: E402
 from sam_audio.model.transformer import DiT  # noqa: E402
+
+for name in stubs:  # others shall not take them for the real ones
+    del sys.modules[name]
 
 CHANNELS, PAD, END = 40, 0, 1
 CONFIG = dict(

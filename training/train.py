@@ -89,7 +89,9 @@ class Prompts:
         weights = self._weights[[target.family for target in pool]]
         told = weights * [target.told_by_times for target in pool]
         alone = rng.random(size) < SPANS_ALONE * bool(told.any())
-        drawn = [rng.choice(len(pool), p=w / w.sum()) for w in (told if a else weights for a in alone)]
+        drawn = [
+            rng.choice(len(pool), p=w / w.sum()) for w in (told if a else weights for a in alone)
+        ]
         chosen = [pool[i] for i in drawn]
         latents = np.stack([target.latents for target in chosen]).astype(np.float32)
         anchors = np.zeros((size, frames), np.int64)
@@ -285,11 +287,15 @@ def fit(trainer: Trainer, batches: Callable, keep: Callable[[], None]) -> None:
         last = min((first // ROUND + 1) * ROUND, trainer.last)
         losses = [trainer.step(batch) for batch in batches(first, last)]
         seconds = (time.perf_counter() - begun) / (last - first)
-        quarters = [np.mean([part.mean() for part in parts]) for parts in
-                    zip(*(np.array_split(x, 4) for x in losses if len(x) >= 4))]
+        quarters = [
+            np.mean([part.mean() for part in parts])
+            for parts in zip(*(np.array_split(x, 4) for x in losses if len(x) >= 4))
+        ]
         loss = np.mean([x.mean() for x in losses])
         line = dict(stage=trainer.path.stem, step=last, loss=loss, quarters=quarters)
-        text = json.dumps(line | dict(seconds_per_step=seconds), default=lambda x: round(float(x), 5))
+        text = json.dumps(
+            line | dict(seconds_per_step=seconds), default=lambda x: round(float(x), 5)
+        )
         trainer.save()
         keep()
         with trainer.path.with_name("log.jsonl").open("a") as file:
@@ -320,7 +326,8 @@ def main() -> None:
     if args.init:
         load(network, tokenizer, args.init)
     else:
-        codec.klt_start(network)
+        clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
+        codec.klt_start(network, torch.from_numpy(np.stack(clips)))
         open_gates(network)
     network.to(args.device)
 

@@ -287,7 +287,7 @@ def _vowel(pitch: float, formants: Sequence[float], size: float) -> Tone:
 
 
 @_called(
-    "a person speaking, speech, a man talking, a woman talking, someone speaking",
+    "speech, a person speaking, a man talking, a woman talking, someone speaking",
     "a person talking, someone talking",
 )
 def _voice(rng: Generator, n: int) -> np.ndarray:
@@ -348,7 +348,7 @@ def _piano(rng: Generator, n: int) -> np.ndarray:
     return _play(n, rng.uniform(0, 0.15), chord)
 
 
-@_called("a guitar playing, guitar, an acoustic guitar, guitar strumming, a guitar being plucked",
+@_called("guitar, a guitar playing, an acoustic guitar, guitar strumming, a guitar being plucked",
          "acoustic guitar music, a plucked guitar")  # fmt: skip
 def _guitar(rng: Generator, n: int) -> np.ndarray:
     """Quick arpeggios and strums of plucked strings, which start bright and soon turn dark."""
@@ -423,7 +423,7 @@ def _applause(rng: Generator, n: int) -> np.ndarray:
     return _scatter(rng, n, claps, times[times < seconds])
 
 
-@_called("a dog barking, dog, barking, a dog, dogs barking", "a barking dog, a dog barks")
+@_called("dog, a dog barking, barking, a dog, dogs barking", "a barking dog, a dog barks")
 def _dog(rng: Generator, n: int) -> np.ndarray:
     """Barks, singly or in twos and threes: rough, loud in the middle of the mouth, falling."""
     pitch, mouth, rough = rng.uniform(280, 480), rng.uniform(750, 1150), rng.uniform(55, 85)
