@@ -287,15 +287,11 @@ def fit(trainer: Trainer, batches: Callable, keep: Callable[[], None]) -> None:
         last = min((first // ROUND + 1) * ROUND, trainer.last)
         losses = [trainer.step(batch) for batch in batches(first, last)]
         seconds = (time.perf_counter() - begun) / (last - first)
-        quarters = [
-            np.mean([part.mean() for part in parts])
-            for parts in zip(*(np.array_split(x, 4) for x in losses if len(x) >= 4))
-        ]
+        split = [[part.mean() for part in np.array_split(x, 4)] for x in losses if len(x) >= 4]
+        quarters = np.mean(split, axis=0).tolist() if split else []
         loss = np.mean([x.mean() for x in losses])
         line = dict(stage=trainer.path.stem, step=last, loss=loss, quarters=quarters)
-        text = json.dumps(
-            line | dict(seconds_per_step=seconds), default=lambda x: round(float(x), 5)
-        )
+        text = json.dumps(line | dict(seconds_per_step=seconds), default=float)
         trainer.save()
         keep()
         with trainer.path.with_name("log.jsonl").open("a") as file:
