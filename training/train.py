@@ -36,18 +36,8 @@ PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family
 ROUND = 100  # steps from one save to the next, and on the same mixtures
 REUSE = 20  # draws from an encoded mixture, 8 of each target; encoding costs half an example
 SPANS_ALONE = 0.3  # of the examples: their times must tell the sound from the others
-LENGTHS = (
-    2,
-    2,
-    2,
-    2,
-    4,
-    2,
-    2,
-    2,
-    2,
-    10,
-)  # seconds, in turn, once 2 s alone have taught the model to separate
+# seconds of the clips of a batch, in turn, once 2 s alone have taught the model to separate
+LENGTHS = (2, 2, 2, 2, 4, 2, 2, 2, 2, 10)
 NEWER = ("voice", "piano", "guitar", "rain", "applause", "dog", "footsteps")
 DRAWN = dict(drum=2.0, hiss=1.3) | dict.fromkeys(NEWER, 1.7)  # more often than the others
 
