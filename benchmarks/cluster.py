@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,8 @@ SIZES = 1, 257, 64 * 1024, 1024 * 1024  # floats, as of flags, short and long fi
 
 
 def scaling(options) -> None:
-    """Every process has one thread."""
+    """Every process has one thread. Last, as many processes that know nothing of each other, each
+    with a recording as long: what the machine allows."""
     heads = "what", "processes", *STAGES, "seconds", "speed-up", "real-time factor"
     report.head(*heads)
     rows = []
@@ -59,21 +61,40 @@ def scaling(options) -> None:
                 row = [source, count, *stages, seconds, alone / seconds, seconds / options.seconds]
                 report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
                 rows.append(dict(zip(heads, row, strict=True)))
+        for count in options.ranks:
+            with ThreadPoolExecutor(count) as pool:
+                outs = [f"apart{i}.wav" for i in range(count)]
+                runs = [pool.submit(timed, options, folder, 1, "long.wav", "-o", x) for x in outs]
+                seconds = max(run.result() for run in runs) / count
+            alone = seconds if count == options.ranks[0] else alone
+            row = ["apart", count, *[""] * len(STAGES), seconds, alone / seconds]
+            row.append(seconds / options.seconds)
+            report.line(*(f"{x:.2f}" if isinstance(x, float) else x for x in row))
+            rows.append(dict(zip(heads, row, strict=True)))
     report.write(options, rows)
 
 
 def timed(options, folder: Path, count: int, *words: str) -> float:
-    """Seconds of the command with so many processes."""
+    """Seconds of the command with so many processes. They are started as mlx.launch starts them,
+    without its own process, which keeps a core busy."""
     command = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", options.model, "-d", "a bird"]
     command += ["--method", options.method, "--steps", str(options.steps), "--no-metrics", *words]
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), **threads}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     if count > 1:
-        command = [*launcher(options, count), *command]
+        hosts, port = folder / "hosts.json", int(options.port)
+        hosts.write_text(json.dumps([[f"127.0.0.1:{port + i}"] for i in range(count)]))
+        environment["MLX_HOSTFILE"] = str(hosts)
+    pipes = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode or "error" in done.stderr:
-        raise SystemExit(f"error: the command failed: {done.stderr[-300:]}")
+    ranks = [
+        subprocess.Popen(command, cwd=folder, env=environment | {"MLX_RANK": str(i)}, **pipes)
+        for i in range(count)
+    ]
+    for rank in ranks:
+        _, said = rank.communicate()
+        if rank.returncode or "error" in said:
+            raise SystemExit(f"error: the command failed: {said[-300:]}")
     return time.perf_counter() - start
 
 
@@ -165,7 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--ranks", type=report.positive, nargs="+", default=[1, 2], help="processes"
     )
-    parser.add_argument("--files", type=report.positive, default=8, help="of the folder")
+    parser.add_argument("--files", type=report.positive, default=8, help="in the folder")
     parser.add_argument(
         "--machines", type=report.positive, nargs="+", default=[1, 2, 4, 8], help="on paper"
     )

@@ -19,6 +19,7 @@ from benchmarks import machine, report
 from mlx_sam_audio import SAMAudio, ode
 from mlx_sam_audio.demo import sounds
 from mlx_sam_audio.engine.windows import Windows, window_frames
+from mlx_sam_audio.models.cpu import on_cpu
 from mlx_sam_audio.ranking.metrics import level, si_sdr
 
 FRAME = 0.05  # seconds
@@ -36,7 +37,8 @@ def memory(options) -> None:
             write_long(Path(folder) / "long.wav", minutes)
             command = [sys.executable, "-m", "mlx_sam_audio.separate", "-m", options.model]
             command += ["-i", "long.wav", "-o", "target.wav", "-d", options.description]
-            command += ["--method", options.method, "--steps", str(options.steps), "--no-metrics"]
+            command += ["--method", options.method, "--steps", str(options.steps)]
+            command += ["--quiet", "--metrics-json", "told.json"]
             environment = {**os.environ, "PYTHONPATH": os.getcwd()}
             start = time.perf_counter()
             process = subprocess.Popen(command, cwd=folder, env=environment)
@@ -44,6 +46,9 @@ def memory(options) -> None:
             if status:
                 raise SystemExit("error: the command failed")
             seconds, peak = time.perf_counter() - start, machine.rss(usage)
+            if not on_cpu():  # a GPU's memory is not the process's
+                told = json.loads((Path(folder) / "told.json").read_text())
+                peak = told["peak_memory_bytes"] / 2**20
             # the mixture's latents, and of both stems the state and the slopes that are kept
             arrays = 1 + 2 * (1 + ode.history(ode.plan(options.method, options.steps)))
             state = arrays * 4 * config.codec.codebook_dim * rate * 60 * minutes / 2**20
@@ -58,8 +63,8 @@ def memory(options) -> None:
 def write_long(path: Path, minutes: float) -> None:
     block = continuous("bell", 0, 20.0) + continuous("engine", 1, 20.0)
     with soundfile.SoundFile(path, "w", sounds.SAMPLE_RATE, 1, subtype="PCM_16") as file:
-        for _ in range(round(3 * minutes)):
-            file.write(block)
+        for left in range(round(60 * minutes * sounds.SAMPLE_RATE), 0, -len(block)):
+            file.write(block[:left])
 
 
 def continuous(family: str, seed: int, seconds: float) -> np.ndarray:

@@ -1,5 +1,9 @@
-"""Models of the published sizes with random weights: for time and memory, not for sound."""
+"""Models of the published sizes with random weights: for time and memory, not for sound.
 
+python -m benchmarks.models small float16 FOLDER    saves one
+"""
+
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,3 +92,8 @@ def save(model: SAMAudio, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
     shutil.copyfile(store.DEMO / "spiece.model", folder / "spiece.model")
     manifest.write(folder)
+
+
+if __name__ == "__main__":
+    size, dtype, folder = sys.argv[1:]
+    save(build(size, dtype), Path(folder))

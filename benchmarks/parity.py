@@ -19,7 +19,7 @@ from mlx_sam_audio import MaskedVideo, SAMAudio, Separation, Settings, Span
 from mlx_sam_audio.engine.run import Item, Run
 from mlx_sam_audio.models.sam_audio import Condition
 
-os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # an M5 or CUDA would multiply float32 in 11 bits
 TINY = Path(__file__).parents[1] / "tests" / "golden" / "tiny"
 
 # relative L2, and the part of resized pixels that may be the next byte; goldens may tell others

@@ -37,7 +37,7 @@ class Problem:
         run = Run(self.model, self.items, Settings(**settings))
         conditions = run.conditions()
         start = time.perf_counter()
-        return run.solved(conditions, run.seeds), time.perf_counter() - start
+        return run.solved(conditions, run.takes), time.perf_counter() - start
 
 
 def relative(x: np.ndarray, exact: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """Seconds and peak memory of every stage, at the published sizes with random weights.
 
 python -m benchmarks.speed --size small --dtype float32
-python -m benchmarks.speed --against torch        the reference, if it can be imported
+python -m benchmarks.speed --against torch        the reference, if it can be imported, or its
+                                                  sources lie in the folder --reference
 python -m benchmarks.speed --against mlx-audio    the other port, if it can be imported
 
 A peer runs in turn with this package (A B A B), each in a process of its own; ratios are of pairs.
@@ -82,7 +83,8 @@ class Ours:
 
 
 class Torch:
-    """The reference's own modules, without its stages that a text prompt does not need."""
+    """The reference's own modules, without its stages that a text prompt does not need; on the GPU,
+    if there is one, with products as exact as MLX's."""
 
     def __init__(self, size: str, dtype: str, bits: int | None, seconds: float):
         import torch
@@ -96,6 +98,10 @@ class Torch:
         dim, heads, layers, _ = SIZES[size]
         self.torch, self.dim, self.frames = torch, dim, round(seconds * 25)
         torch.set_num_threads(os.cpu_count())
+        self.gpu = torch.cuda.is_available()
+        torch.set_default_device("cuda" if self.gpu else "cpu")
+        rounded = os.environ.get("MLX_ENABLE_TF32", "1") != "0"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = rounded
         kind = getattr(torch, dtype)
         config = TransformerConfig(dim=dim, n_heads=heads, n_layers=layers, context_dim=dim)
         self.dit = DiT(config).eval().to(kind)
@@ -118,16 +124,19 @@ class Torch:
             elif stage == "decode":
                 decoder = self.codec.decoder
                 z = torch.full((1, 128, self.frames), 0.1, dtype=self.kind)
-                hidden = self.codec.quantizer.out_proj(z)
-                for layer in decoder.model:
-                    hidden = layer(hidden)
-                decoder.wm_model.encoder_block.forward_no_conv(hidden)
+                with torch.backends.cudnn.flags(enabled=False):  # as its codec says, encoding too
+                    hidden = self.codec.quantizer.out_proj(z)
+                    for layer in decoder.model:
+                        hidden = layer(hidden)
+                    decoder.wm_model.encoder_block.forward_no_conv(hidden)
             else:
                 x = torch.zeros((1, FRAMES, self.dim), dtype=self.kind)
                 memory = torch.zeros((1, TOKENS, self.dim), dtype=self.kind)
                 mask = torch.ones((1, TOKENS), dtype=torch.bool)
                 t = torch.full((1,), 0.3, dtype=self.kind)
                 self.dit(x, t, memory=memory, memory_padding_mask=mask)
+            if self.gpu:
+                torch.cuda.synchronize()
 
     def seconds(self, stage: str) -> float:
         start = time.perf_counter()
@@ -135,10 +144,13 @@ class Torch:
         return time.perf_counter() - start
 
     def peak(self) -> float:
+        if self.gpu:
+            return self.torch.cuda.max_memory_allocated() / 2**20
         return machine.rss(resource.getrusage(resource.RUSAGE_SELF))
 
     def reset(self) -> None:
-        pass
+        if self.gpu:
+            self.torch.cuda.reset_peak_memory_stats()
 
 
 class MLXAudio:
@@ -188,6 +200,10 @@ SUBJECTS = {"ours": Ours, "torch": Torch, "mlx-audio": MLXAudio}
 
 def serve(options) -> None:
     """Runs the stages that are named on stdin."""
+    if options.reference:
+        from benchmarks import reference
+
+        reference.find(options.reference)
     bits = options.bits
     subject = SUBJECTS[options.serve](options.size, options.dtype, bits, options.seconds)
     answers = sys.stdout
@@ -206,6 +222,9 @@ class Worker:
         line += ["--size", options.size, "--dtype", options.dtype]
         line += ["--seconds", str(options.seconds)]
         line += ["--bits", str(options.bits)] if options.bits else []
+        if subject == "torch" and options.reference:
+            line += ["--reference", str(options.reference)]
+        self.subject = subject
         self.process = subprocess.Popen(
             line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -215,7 +234,9 @@ class Worker:
     def ask(self, stage: str) -> dict[str, float]:
         self.process.stdin.write(stage + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        if answer := self.process.stdout.readline():
+            return json.loads(answer)
+        raise SystemExit(f"error: {self.subject} broke off in {stage}")
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -251,6 +272,7 @@ def main(arguments: list[str]) -> None:
     stages = (*STAGES, "whole")
     parser.add_argument("--stages", nargs="+", choices=stages, default=STAGES, help="to time")
     parser.add_argument("--against", choices=("torch", "mlx-audio"), help="another package")
+    parser.add_argument("--reference", type=Path, help="sources of sam-audio and dacvae")
     parser.add_argument("--load", action="store_true", help="also time loading from the disk")
     parser.add_argument("--serve", choices=SUBJECTS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

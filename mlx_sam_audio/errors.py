@@ -12,7 +12,7 @@ class SAMAudioError(Exception):
         super().__init__(plain(message))
 
 
-class Alone(SAMAudioError):
+class Gone(SAMAudioError):
     """Other processes that made the run, too, are gone."""
 
     exit_status = 75

@@ -13,12 +13,15 @@ import platform
 import re
 import shutil
 import unicodedata
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .errors import SAMAudioError
 
-HOST = re.sub(r"[^\w-]", "_", platform.node())[:40]
+NODE = uuid.getnode()  # of the network card; a random number, which bit 40 tells, if there is none
+HOST = re.sub(r"[^\w-]", "_", platform.node())[:40]  # of which several Macs may have the same
+HOST += "" if NODE >> 40 & 1 else f"-{NODE & 0xFFFFFF:06x}"
 PART = re.compile(r"\.([\w-]*)\.(\d+)\.\d+\.sam-audio-part")
 numbers = itertools.count()
 LONGEST = 60  # characters of a description in a name

@@ -23,7 +23,7 @@ from mlx_sam_audio.loading.strict_json import read_json
 from mlx_sam_audio.models import cpu
 from mlx_sam_audio.models.sam_audio import Network
 
-os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 would multiply float32 in 11 bits
+os.environ["MLX_ENABLE_TF32"] = "0"  # an M5 or CUDA would multiply float32 in 11 bits
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # what MLX compiles for CPUs stays in a temporary folder: two processes would write one file
     folder = Path(tempfile.gettempdir(), f"mlx-{os.getuid()}-{worker}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import report, scenes
+from benchmarks import report, scenes, solvers
 
 FOLDER = Path(report.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "report.run(main)" in path.read_text())
@@ -48,6 +48,13 @@ def test_panning_keeps_the_power_and_a_delay_only_delays():
         image = scenes.placed(source, place, rng)
         assert np.allclose(np.square(image).sum(0), np.square(source))
     assert np.allclose(scenes.delayed(source, 7)[7:], source[:-7])
+
+
+def test_solvers_are_compared(monkeypatch, capsys):
+    monkeypatch.setattr(solvers, "EXACT", dict(method="euler", steps=2))
+    solvers.main("--mixtures 1 --evaluations 1 2 --methods euler ab2".split())
+    rows = capsys.readouterr().out.splitlines()[-2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| 1", "| 2"] and " 0.0000 |" in rows[1]
 
 
 def test_what_a_stopped_run_has_kept_is_not_measured_again(tmp_path):

@@ -2,6 +2,7 @@
 float differences; the full table is made by `benchmarks.evaluate` (docs/evaluation.md)."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -116,7 +117,9 @@ def test_the_demo_command(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    names = {"demo.mixture.wav", "demo.target.wav", "demo.residual.wav", "demo.png"}
-    assert {path.name for path in tmp_path.iterdir()} == names
+    stems = {"demo.mixture.wav", "demo.target.wav", "demo.residual.wav"}
+    assert {path.name for path in tmp_path.iterdir()} == {*stems, "demo.png", "demo.html"}
+    page = (tmp_path / "demo.html").read_text()
+    assert set(re.findall('src="(.*?)"', page)) == {*stems, "demo.png"}
     before, after = (float(word) for word in done.stdout.split("SI-SDR")[1].split()[0:4:3])
     assert after > before + 5

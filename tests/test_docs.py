@@ -156,6 +156,8 @@ def test_other_commands_parse(words, pytestconfig):
         assert set(extras) <= set(metadata("mlx-sam-audio").get_all("Provides-Extra"))
     elif program == "pytest":
         assert not pytestconfig._parser.parse_known_and_unknown_args(arguments)[1]
+    elif program == "benchmarks/gpu.sh":
+        assert not arguments or f"{arguments[0]})" in (ROOT / program).read_text()
     elif program == "mlx.launch":
         started, *given = arguments[arguments.index("--") + 1 :]
         assert find_spec(started) and (started not in SEPARATES or parser_of(started, given))

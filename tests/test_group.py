@@ -14,7 +14,7 @@ import soundfile
 from benchmarks import parity
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.engine import group, solve
-from mlx_sam_audio.engine.group import ALONE, Group
+from mlx_sam_audio.engine.group import SINGLE, Group
 from mlx_sam_audio.separate import main
 
 # 17 windows, of which two meet at most: as many for each of two processes as are solved at once
@@ -117,7 +117,7 @@ def test_all_must_make_the_same(desk):
 
 
 def test_one_alone_joins_nothing_and_says_what_stops_it(monkeypatch):
-    assert ALONE.joined((2,), lambda part: part.fill(3)).tolist() == [3, 3]
+    assert SINGLE.joined((2,), lambda part: part.fill(3)).tolist() == [3, 3]
     first = Group(0, 2, None, 60, print)  # of a ring of one, which adds nothing
     assert first.of_first((1, 2), lambda: [1, 2]).tolist() == [[1, 2]]
     with pytest.raises(KeyboardInterrupt):

@@ -1,5 +1,7 @@
 """What a run takes in memory is known before, and the work is cut to fit."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -46,6 +48,25 @@ def test_less_memory_means_smaller_pieces_and_the_same_result(tiny):
     whole = tiny.separate_long(WAVE, "dog", **options)
     cut = tiny.separate_long(WAVE, "dog", max_memory=limit, **options)
     assert parity.relative_error(cut.target, whole.target) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "told", [{"max_recommended_working_set_size": 90}, {"total_memory": 100, "free_memory": 50}]
+)
+def test_a_gpu_offers_what_metal_recommends_and_most_of_a_card(told, monkeypatch):
+    monkeypatch.setattr(memory, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx, "device_info", lambda: {"device_name": "a GPU", **told})
+    assert memory.machine() == 90
+
+
+def test_scores_are_written_out_on_cuda_in_32_bits(tiny, monkeypatch):
+    half = replace(tiny.config, dtype="float16")
+    assert memory.writes_scores(half) == memory.on_cpu()
+    monkeypatch.setattr(memory, "on_cpu", lambda: False)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    assert memory.writes_scores(tiny.config) and not memory.writes_scores(half)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    assert not memory.writes_scores(tiny.config)
 
 
 def test_what_cannot_fit_is_refused_first(tiny, monkeypatch):

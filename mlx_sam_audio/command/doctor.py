@@ -32,7 +32,7 @@ from .terminal import Parser, agreed
 
 PACKAGE = "mlx-sam-audio"
 NEEDED = "mlx numpy soundfile av soxr huggingface_hub safetensors sentencepiece tqdm".split()
-USEFUL = "mlx-metal mlx-cpu mlx-lm tokenizers torch".split()
+USEFUL = "mlx-metal mlx-cpu mlx-cuda-13 mlx-cuda-12 mlx-lm tokenizers torch".split()
 VARIABLES = (
     "SAM_AUDIO_HOME SAM_AUDIO_METRICS HF_HOME HF_HUB_CACHE HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN "
     "HUGGING_FACE_HUB_TOKEN HTTPS_PROXY TMPDIR MLX_ENABLE_TF32 MLX_DISABLE_COMPILE"

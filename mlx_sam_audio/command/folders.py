@@ -70,17 +70,17 @@ def crew(
             session.display.helped(sizes[name] / max(sum(sizes.values()), 1))
         ended[name] = row["state"]
 
-    crew = Crew(done, rank, size, session.options.lease)
-    if not crew.join(session.agreed(jobs)):
+    mates = Crew(done, rank, size, session.options.lease)
+    if not mates.join(session.agreed(jobs)):
         yield iter(())
         return
-    session.cancel, complete = crew.lost, False
+    session.cancel, complete = mates.lost, False
     try:
-        with contextlib.closing(crew.turns(jobs, tell)) as turns:
+        with contextlib.closing(mates.turns(jobs, tell)) as turns:
             yield turns
         complete = True
     finally:
-        crew.end(complete)
+        mates.end(complete)
 
 
 def make(

@@ -131,6 +131,6 @@ def is_names(value: object) -> bool:
 
 def outputs(folder: Path) -> set[str]:
     """All files that the manifest in a folder names, where they really are."""
-    paths = folder / NAME, *folder.glob(f"{SHARED}/*.jsonl")
+    paths = *folder.glob(f"{SHARED}/*.jsonl"), folder / NAME  # which takes those in
     rows = (row["outputs"] for path in paths for row in lines(path))
     return {os.path.realpath(folder / name) for names in rows for name in names}

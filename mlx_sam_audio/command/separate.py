@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..engine import checkpoint
 from ..engine.group import joined_by_launch, launched
-from ..errors import Alone, SAMAudioError, SAMAudioWarning
+from ..errors import Gone, SAMAudioError, SAMAudioWarning
 from ..files import make_folder, writable
 from ..media import figures
 from . import folders, pictures, report, spans
@@ -27,22 +27,22 @@ from .write import write_text
 
 def main(arguments: list[str]) -> int | None:
     options = read(arguments)
+    rank, count = launched()
     if options.demo:
         if arguments != ["--demo"]:
             raise SAMAudioError("--demo makes its own example: it takes no other options")
         from ..demo import example
 
-        return example.run(Path.cwd())
+        return None if rank else example.run(Path.cwd())
     if options.doctor:
         if set(arguments) - {"--doctor", "--json"}:
             raise SAMAudioError("--doctor looks at this machine: it takes no option but --json")
         from . import doctor
 
-        return doctor.report(options.json)
+        return None if rank else doctor.report(options.json)
     if options.json:
         raise SAMAudioError("--json belongs to --doctor: a run's report is --metrics-json PATH")
     options.piped = options.output == "-"
-    rank, count = launched()
     if count > 1:
         sys.stdout.reconfigure(line_buffering=True)  # mlx.launch reads what is said
         options.quiet |= rank > 0
@@ -89,7 +89,7 @@ def alone(session: Session, job: Job) -> None:
     options, display = session.options, session.display
     rank, count = launched()
     if count > 1 and not options.spans_only:  # all meet before they load the model
-        group = joined_by_launch(options.lease, partial(end, options.lease))
+        group = joined_by_launch(options.lease, partial(give_up, options.lease))
         session.model.group = group
     if rank:
         warnings.simplefilter("ignore", SAMAudioWarning)
@@ -118,11 +118,11 @@ def alone(session: Session, job: Job) -> None:
             display.say(line)
 
 
-def end(seconds: float) -> None:
+def give_up(seconds: float) -> None:
     """What can end a process that waits for others in MLX."""
     say(f"error: another process did not answer for {seconds:g} s; --resume goes on", sys.stderr)
     sys.stderr.flush()
-    os._exit(Alone.exit_status)
+    os._exit(Gone.exit_status)
 
 
 def check_extras(options: argparse.Namespace, job: Job) -> None:

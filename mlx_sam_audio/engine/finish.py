@@ -10,7 +10,7 @@ from ..errors import SAMAudioError, check_finite, note
 from ..models import chunks
 from ..models.dacvae import DACVAE
 from ..settings import Settings
-from .group import ALONE, Group
+from .group import SINGLE, Group
 from .item import Item
 from .mixture import WRONG_LENGTH, Mixture
 from .presence import Meter, Window, gated
@@ -31,7 +31,7 @@ class Decoder:
     stems: slice
     frames: int
     watch: Watch
-    group: Group = ALONE
+    group: Group = SINGLE
 
     def __call__(
         self, states: Iterator[np.ndarray], message: mx.array | None

@@ -17,7 +17,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from ..errors import Alone, SAMAudioError
+from ..errors import Gone, SAMAudioError
 from ..models.chunks import Workers
 from ..settings import digest
 
@@ -73,7 +73,7 @@ class Group(Workers):
         if stopped is not None:
             raise stopped
         if whole[-1]:
-            raise Alone("another process stopped, and says why; --resume goes on")
+            raise Gone("another process stopped, and says why; --resume goes on")
         return whole[:-1].reshape(shape)
 
     def of_first(self, shape: Sequence[int], make: Callable[[], object]) -> np.ndarray:
@@ -117,14 +117,14 @@ class Group(Workers):
             whole = mx.distributed.all_sum(mx.array(part), group=self._ring, stream=mx.cpu)
             mx.eval(whole)
         except RuntimeError as error:
-            raise Alone(f"another process is gone ({error}); --resume goes on") from None
+            raise Gone(f"another process is gone ({error}); --resume goes on") from None
         finally:
             timer.cancel()
         self._met = True
         return np.array(whole)
 
 
-ALONE = Group()
+SINGLE = Group()
 
 
 def joined_by_launch(patience: float, hangs: Callable[[], None]) -> Group:
@@ -132,7 +132,7 @@ def joined_by_launch(patience: float, hangs: Callable[[], None]) -> Group:
     must come at about the same time."""
     rank, size = launched()
     if size == 1:
-        return ALONE
+        return SINGLE
     if tuple(map(int, re.findall(r"\d+", mx.__version__)[:3])) < OLDEST:
         raise SAMAudioError(
             f"several processes for one recording need MLX {'.'.join(map(str, OLDEST))}, not "

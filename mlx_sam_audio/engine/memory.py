@@ -87,9 +87,15 @@ def solver_bytes(config: ModelConfig, size: int) -> int:
     """Activations of one evaluation on one window of `size` frames."""
     transformer = config.transformer
     values = SOLVER * size * transformer.dim
-    if on_cpu():  # attention scores are written out, by the stand-in as by MLX
+    if writes_scores(config):
         values += 5 * transformer.n_heads * size**2
     return values * itemsize(config)
+
+
+def writes_scores(config: ModelConfig) -> bool:
+    """Are attention scores written out? By the CPU's stand-in as by MLX there, and by CUDA, which
+    has fused attention of 16 bits only."""
+    return on_cpu() or (not mx.metal.is_available() and config.dtype == "float32")
 
 
 def codec_bytes(config: ModelConfig) -> int:
@@ -103,7 +109,10 @@ def machine() -> int:
     """Bytes that a run may take on this machine."""
     if on_cpu():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
-    return int(mx.device_info()["max_recommended_working_set_size"])
+    info = mx.device_info()
+    if "max_recommended_working_set_size" in info:  # Metal tells it
+        return int(info["max_recommended_working_set_size"])
+    return int(info["total_memory"]) * 9 // 10  # CUDA: of the card
 
 
 def offered(limit: int | None) -> int:

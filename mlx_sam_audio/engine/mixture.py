@@ -18,7 +18,7 @@ from ..media.decoding import BLOCK
 from ..models import chunks
 from ..settings import digest
 from . import memory
-from .group import ALONE, Group
+from .group import SINGLE, Group
 from .networks import Networks, weight_bytes
 from .progress import Tell, Watch
 
@@ -138,7 +138,7 @@ class Mixture:
             return self.source
         return np.concatenate(list(self.heard()), axis=1)
 
-    def encode(self, frames: int, watch: Watch, group: Group = ALONE) -> None:
+    def encode(self, frames: int, watch: Watch, group: Group = SINGLE) -> None:
         """Encode so many frames at a time, when somebody asks for them."""
         if self._pieces is None:
             encode = self._encode if group.size == 1 else partial(self._shared, group)

@@ -16,7 +16,7 @@ from ..models.dit import Moment
 from ..models.sam_audio import ModelConfig, Network
 from ..models.vision import VisionEncoder
 from ..settings import digest
-from .group import ALONE
+from .group import SINGLE
 
 
 class Networks:
@@ -34,7 +34,7 @@ class Networks:
         self.tokenizer = tokenizer
         self.velocity = mx.compile(network.velocity, inputs=network)  # traced once for each shape
         self.folder = folder
-        self.group = ALONE  # who shares the work of its runs
+        self.group = SINGLE  # who shares the work of its runs
 
     @cached_property
     def vision(self) -> VisionEncoder:

@@ -186,6 +186,8 @@ class Run:
 
     def forget(self) -> None:
         """Remove what the run could have been resumed from."""
+        if self.networks.group.rank:
+            return  # the first process knows when
         for path in self._checkpoints:
             path.unlink(missing_ok=True)
 

@@ -184,7 +184,10 @@ def decibels(peak: float) -> str:
 
 
 def disk_is_full(folder: Path) -> bool:
-    usage = shutil.disk_usage(folder)
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:  # somebody removed it
+        return False
     return 0 < usage.total and usage.free < 2**20  # /proc and its like have no room by nature
 
 

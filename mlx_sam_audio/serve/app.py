@@ -35,8 +35,9 @@ from ..prompts import Span
 from ..span_predictor import to_labels
 from . import intake, lanes, requests
 from .catalogue import Catalogue
-from .jobs import Job, Queue
+from .job import Job
 from .notes import listening, named
+from .queue import Queue
 from .refusal import Refusal, answer
 from .shelf import Shelf, own
 

@@ -8,6 +8,8 @@ import mlx.core as mx
 
 from ..command import choice
 from ..errors import SAMAudioError
+from ..files import sha256
+from ..loading import manifest
 from ..loading.store import DEMO, local, models, nearest
 from ..loading.strict_json import read_json
 from ..model import SAMAudio
@@ -16,7 +18,7 @@ from ..models.pe_a_frame import SpanPredictorConfig
 from ..models.quantise import quantise
 from ..models.sam_audio import ModelConfig, Network
 from ..models.vision import VisionEncoder
-from ..settings import LONG
+from ..settings import LONG, digest
 from ..span_predictor import NAME
 from .refusal import Refusal
 
@@ -120,6 +122,15 @@ class Catalogue:
             text = f"the model {str(id)[:100]!r} is not installed on this server{hint}"
             raise Refusal(404, "no_model", text, "model")
         return found[id]
+
+    def identity(self, request: dict) -> str:
+        """Of the files of all models that a job needs, or may need."""
+        folders = [self.find(request["model"]).folder]
+        if request["kind"] == "spans" or request["predict_spans"] or request["candidates"] != 1:
+            separators = {one.folder for one in self.all()}
+            folders += [folder for folder in models() if folder not in separators]
+        paths = [folder / manifest.NAME for folder in folders]
+        return digest(*(sha256(path) for path in paths if path.is_file()))
 
     def _largest(self) -> str:
         """Of those that fit, as the command chooses; the demo, if there is no other."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..command.terminal import STOPS, Parser, say
 from ..engine import memory
+from ..engine.group import launched
 from ..errors import SAMAudioError
 from ..files import reason
 
@@ -67,6 +68,8 @@ def parser(play: bool) -> Parser:
     add("--max-seconds", type=duration, default=3600.0, metavar="TIME", help="a recording (1h)")
     add("--max-folder", type=memory.parse, default=20 * 2**30, metavar="SIZE", help="all (20GB)")
     add("--max-queue", type=int, default=16, metavar="N", help="jobs that wait (%(default)s)")
+    add("--lease", type=duration, default=600.0, metavar="TIME",
+        help="with mlx.launch: after which a process that shows nothing is gone (10m)")  # fmt: skip
     return made
 
 
@@ -116,16 +119,33 @@ def main(arguments: list[str], play: bool) -> int | None:
         raise SAMAudioError(
             f"--host {options.host} is open to other machines: give a --token that they must know"
         )
+    rank, size = launched()
+    if size > 1 and options.keep is None:
+        raise SAMAudioError("several processes serve from one folder: give --keep one that all see")
+    if size > 1 and options.exit_with_stdin:
+        raise SAMAudioError("mlx.launch has no stdin to share: leave --exit-with-stdin out")
     os.umask(0o077)  # what lies on disk is the user's alone
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
     for name in ("uvicorn", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    from .catalogue import Catalogue
+    from .notes import collected
+    from .others import others, work
     from .shelf import opened
+    from .worker import Worker
 
+    catalogue = Catalogue(None if rank else options.model, options.max_memory)
+    worker = Worker(catalogue, options.max_memory, options.idle)
+    if rank:
+        with collected():
+            work(options.keep, rank, options.lease, worker, catalogue)
+        return 0
     with opened(options.keep) as folder, listening(options, NEXT if play else 1) as sock:
-        asyncio.run(run(options, folder, sock, play))
+        with collected(), others(folder, size, options.lease, catalogue) as rest:
+            queue, app = built(options, folder, catalogue, [worker, *rest])
+            asyncio.run(run(options, sock, play, queue, app))
     return 0
 
 
@@ -159,13 +179,10 @@ def listening(options: argparse.Namespace, tries: int) -> Iterator[socket.socket
         return
 
 
-async def run(options: argparse.Namespace, folder: Path, sock: socket.socket, play: bool) -> None:
+async def run(options: argparse.Namespace, sock: socket.socket, play: bool, queue, app) -> None:
     """Serve until somebody says stop."""
     from .app import tidy
-    from .notes import collected
 
-    expire = EXPIRE if options.expire is None and options.keep is None else options.expire
-    queue, app = built(options, folder, expire)
     server = http(app)
 
     def stop() -> None:
@@ -179,31 +196,31 @@ async def run(options: argparse.Namespace, folder: Path, sock: socket.socket, pl
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if options.exit_with_stdin:
         threading.Thread(target=until_closed, args=[loop, stop], daemon=True).start()
-    with collected():
-        queue.start(loop)
-        tidying = asyncio.create_task(tidy(queue, min(TIDY, (expire or TIDY) / 4)))
-        announce(options, sock, play)
-        try:
-            await server.serve([sock])
-        finally:
-            tidying.cancel()
-            queue.stop()
-            await asyncio.to_thread(queue.join)
+    queue.start(loop)
+    tidying = asyncio.create_task(tidy(queue, min(TIDY, (expires(options) or TIDY) / 4)))
+    announce(options, sock, play)
+    try:
+        await server.serve([sock])
+    finally:
+        tidying.cancel()
+        queue.stop()
+        await asyncio.to_thread(queue.join)
 
 
-def built(options: argparse.Namespace, folder: Path, expire: float | None):
+def expires(options: argparse.Namespace) -> float | None:
+    """Seconds after which files and jobs are removed."""
+    return EXPIRE if options.expire is None and options.keep is None else options.expire
+
+
+def built(options: argparse.Namespace, folder: Path, catalogue, makers):
     """The queue of jobs, and the application around it."""
     from .app import Limits, Site, application
-    from .catalogue import Catalogue
     from .guard import Guard
-    from .jobs import Queue
+    from .queue import Queue
     from .shelf import Shelf
 
-    catalogue = Catalogue(options.model, options.max_memory)
-    shelf = Shelf(folder, expire, options.max_folder)
-    queue = Queue(
-        shelf, catalogue, most=options.max_queue, limit=options.max_memory, idle=options.idle
-    )
+    shelf = Shelf(folder, expires(options), options.max_folder)
+    queue = Queue(shelf, options.max_queue, makers)
     limits = Limits(options.max_upload, options.max_seconds, options.max_memory)
     app = application(Site(shelf, queue, catalogue, limits), not options.no_ui)
     hosts = [options.host, *options.allow_host]
@@ -252,7 +269,7 @@ def announce(options: argparse.Namespace, sock: socket.socket, play: bool) -> No
 def until_closed(loop: asyncio.AbstractEventLoop, stop) -> None:
     """Read stdin to its end, and stop then."""
     with contextlib.suppress(OSError, ValueError):
-        while sys.stdin and sys.stdin.buffer.read(2**16):
+        while os.read(0, 2**16):  # sys.stdin's lock could not be had at the end
             pass
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop)

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ..errors import SAMAudioError, shown
 from . import intake, requests
-from .jobs import Job
+from .job import Job
 from .refusal import Refusal, body, invalid
 
 DEFAULTS = {"description": "speech", "method": "midpoint", "steps": "16"}  # mlx-audio's

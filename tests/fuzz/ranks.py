@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from ..ranks import SEPARATE, ended, started
+from ..serving import Server, mixture
 from .pool import Different
 
 WORDS = [*SEPARATE, *"in -m demo -d beep --method euler --steps 5 --no-metrics -o out".split()]
@@ -94,6 +95,8 @@ def long(how: str, rank: str, moment: str, count: str) -> None:
         struck = ranks.pop(int(rank))
         strike(struck, how)
         status, _, said = ended(ranks[0], 100)
+        struck.kill()
+        struck.wait()
         if status not in (0, 2, 75) or "Traceback" in said:
             raise Different(f"exit status {status}: {said[-300:]}")
     with started(int(count), *LONG) as ranks:
@@ -104,11 +107,45 @@ def long(how: str, rank: str, moment: str, count: str) -> None:
         raise Different("another result")
 
 
+def server(how: str, rank: str, moment: str) -> None:
+    """One of a server's three is killed or stopped: the others make all jobs, or the next do."""
+    home, options = Path.cwd(), ("--model", "demo", "--lease", "2s", "--keep", "kept")
+    for again in (False, True):
+        served = Server(*options, home=home, ranks=3)
+        processes = [served.process, served.beside(1), served.beside(2)]
+        try:
+            while served("GET", "/health").json["workers"] < 3:
+                time.sleep(0.1)
+            file = served.upload(mixture())
+            asked = {"description": "a bell", "steps": 40, "method": "euler"}
+            jobs = [served.ask(file, **asked) for _ in range(4)]
+            if not again:
+                time.sleep(10 * float(moment))
+                strike(processes[int(rank)], how)
+                if rank == "0":
+                    if [process.wait(20) for process in processes[1:]] != [75, 75]:
+                        raise Different("the others did not end with 75")
+                    continue
+            found = [served.stem(served.done(job), "target") for job in jobs]
+            if not all((one == found[0]).all() for one in found) or not found[0].any():
+                raise Different("jobs that are the same sound different")
+            if "Traceback" in Path("log").read_text():
+                raise Different("a traceback in the log")
+            return
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.communicate()
+            served.log.close()
+
+
 def draw(rng: Random) -> str:
     how, moment = rng.choice(["KILL", "STOP"]), f"{rng.random():.3f}"
-    if rng.random() < 0.5:
+    what = rng.choice(["folder", "long", "server"])
+    if what == "long":
         return f"long {how} {rng.randrange(2)} {moment} {rng.choice([1, 2, 3])}"
-    return f"folder {how} {rng.randrange(3)} {moment}"
+    return f"{what} {how} {rng.randrange(3)} {moment}"
 
 
 def check(recipe: str) -> None:
@@ -119,4 +156,4 @@ def check(recipe: str) -> None:
         samples = generator.normal(0, 0.1, int(length * 16_000))
         soundfile.write(f"in/{i}.wav", samples, 16_000)
     soundfile.write("long.wav", generator.normal(0, 0.1, 16_000 + 8 * 12_800), 16_000)
-    {"folder": folder, "long": long}[name](*words)
+    {"folder": folder, "long": long, "server": server}[name](*words)

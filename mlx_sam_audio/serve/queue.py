@@ -1,4 +1,4 @@
-"""Jobs: a bounded queue, one thread that owns the model, and what is told of both.
+"""The jobs: a bounded queue, a thread for each process that makes them, and what is told of both.
 
 All that changes is changed under one lock, by any thread. Who waits for a job is woken in the
 server's loop, and looks at it again: nobody gets more than he can read.
@@ -6,35 +6,25 @@ server's loop, and looks at it again: nobody gets more than he can read.
 
 import asyncio
 import contextlib
-import gc
 import logging
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import mlx.core as mx
-
-from ..engine import memory
-from ..engine.progress import Progress
-from ..errors import Cancelled, SAMAudioError
+from ..errors import SAMAudioError
 from ..files import remove, sweep
-from ..media import sound_files
-from ..model import SAMAudio
-from ..ranking import rank
-from ..span_predictor import to_json
-from . import work
-from .catalogue import Catalogue
-from .notes import listening, named
-from .refusal import Refusal, body, invalid, missing, no_room
+from .job import Job
+from .others import Other
+from .refusal import Refusal, body, invalid, missing
 from .requests import Source, Wanted
 from .shelf import Shelf, kept_as, link, new_id, own, write_json
+from .worker import Outcome, Worker
 
 log = logging.getLogger("mlx_sam_audio.server")
-ENDS = ("done", "failed", "cancelled")
 STOPPED = "the server was stopped while this job ran: start it again"
 LEAST_WAIT = 5  # seconds, of Retry-After
 
@@ -43,85 +33,39 @@ def stopped() -> Refusal:
     return Refusal(503, "stopped", STOPPED)
 
 
-@dataclass(eq=False)
-class Job:
-    """What is kept of a job, as JSON; and what is known only as long as the server runs."""
-
-    id: str
-    kind: str
-    title: str | None
-    request: dict
-    name: str  # of the input
-    film: str | None  # the name in its folder of what has the pictures
-    size: dict | None  # of them
-    seconds: float
-    work: float
-    created: float
-    status: str = "queued"
-    started: float | None = None
-    finished: float | None = None
-    error: dict | None = None
-    notes: list[str] = field(default_factory=list)
-    spans: list = field(default_factory=list)
-    predicted: bool = False
-    absent: list = field(default_factory=list)
-    stems: dict[str, dict] = field(default_factory=dict)
-    sample_rate: int | None = None
-    channels: int | None = None
-
-    def __post_init__(self):
-        self.stop = threading.Event()
-        self.progress: Progress | None = None
-        self.forgotten = False
-        self.watchers: set[asyncio.Event] = set()
-        self.making = asyncio.Lock()  # one file of it at a time
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDS
-
-
 class Queue:
-    """The jobs of a server. most: that wait; idle: seconds after which a model is unloaded."""
+    """The jobs of a server. most: that wait; makers: this process, and others."""
 
-    def __init__(
-        self,
-        shelf: Shelf,
-        catalogue: Catalogue,
-        *,
-        most: int,
-        limit: int | None,
-        idle: float | None,
-    ):
-        self._shelf, self._catalogue = shelf, catalogue
-        self._most, self._limit, self._idle = most, limit, idle
+    def __init__(self, shelf: Shelf, most: int, makers: Sequence[Worker | Other]):
+        self._shelf, self._most, self._makers = shelf, most, makers
         self._wake, self._stopping = threading.Condition(), False
         self._waiting: list[Job] = []
-        self.running: Job | None = None
-        self._model: tuple[str, SAMAudio] | None = None
+        self._running: list[Job] = []
         self._paces: dict[str, float] = {}  # work a second, by model
         self.counts, self.sums = Counter(), Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="worker")
+        self._threads = [threading.Thread(target=self._run, args=[maker]) for maker in makers]
         self._jobs = {job.id: job for job in self._kept()}
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Cancel what runs; what waits is found again, if the folder is kept."""
         with self._wake:
             self._stopping = True
-            if self.running:
-                self.running.stop.set()
+            for job in self._running:
+                job.stop.set()
             self._wake.notify_all()
         for job in list(self._jobs.values()):
             self._tell(job)
 
     def join(self) -> None:
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     @property
     def stopping(self) -> bool:
@@ -224,8 +168,8 @@ class Queue:
     def check_length(self) -> None:
         """Raises Refusal where too many wait."""
         if len(self._waiting) >= self._most:
-            left = self._left(self.running) if self.running else None
-            wait = max(LEAST_WAIT, round(left or 0))
+            left = min((self._left(job) or 0 for job in self._running), default=0)
+            wait = max(LEAST_WAIT, round(left))
             text = f"{self._most} jobs wait already: try again in {wait} s"
             raise Refusal(429, "queue_full", text, Retry_After=wait)
 
@@ -233,7 +177,7 @@ class Queue:
         with self._wake:
             if job in self._waiting:
                 self._waiting.remove(job)
-                self._end(job, "cancelled")
+                self._end(job, Outcome("cancelled"))
             elif not job.ended:
                 job.stop.set()
         self._tell(job)
@@ -250,7 +194,7 @@ class Queue:
         with self._wake:
             self._jobs.pop(job.id, None)
             job.forgotten = True
-            if job is not self.running:
+            if job not in self._running:
                 self._shelf.forget(job.id)
         self._tell(job)
 
@@ -305,11 +249,12 @@ class Queue:
         return None if eta is None else eta - (time.time() - (job.started or time.time()))
 
     def health(self) -> dict:
-        running = self.running
+        running = self._running[:1]  # for the longest time
         return {
-            "model": self._model[0] if self._model else None,
+            "model": self._makers[0].model,
             "queue": len(self._waiting),
-            "running": running.id if running else None,
+            "running": running[0].id if running else None,
+            "workers": sum(maker.here for maker in self._makers),
         }
 
     @contextlib.contextmanager
@@ -351,114 +296,78 @@ class Queue:
         except SAMAudioError as error:  # it goes on without
             log.warning("%s cannot be kept: %s", job.id, error)
 
-    def _end(self, job: Job, status: str, error: SAMAudioError | None = None) -> None:
-        job.status, job.finished = status, time.time()
-        job.error = body(error) if error else None
-        self.counts[status] += 1
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        job.status, job.error, job.finished = outcome.status, outcome.error, time.time()
+        self.counts[job.status] += 1
         self._save(job)
 
-    def _run(self) -> None:
-        """What the worker's thread does."""
-        while (job := self._next()) is not None:
+    def _run(self, maker: Worker | Other) -> None:
+        """What the thread of one that makes jobs does."""
+        while (job := self._next(maker)) is not None:
             took = time.perf_counter()
-            status, error = self._made(job)
+            outcome = maker.make(job, self.folder(job), partial(self._tell, job))
             took = time.perf_counter() - took
-            with self._wake:
-                self.running = None
-                if job.forgotten:
-                    remove(self._shelf.place(job.id))
-                else:
-                    if status == "done":
-                        self._paces[job.request["model"]] = job.work / max(took, 1e-9)
-                        self.sums["audio"] += job.seconds
-                    self._end(job, status, error)
-            log.info("%s %s after %.1f s", job.id, status, took)
+            if outcome is None:
+                self._again(job, maker)
+            else:
+                self._ended(job, outcome, took)
             self._tell(job)
-        self._unload()
+        maker.rest()
 
-    def _next(self) -> Job | None:
+    def _next(self, maker: Worker | Other) -> Job | None:
         """The job whose turn it is; None at the end."""
-        with self._wake:
-            while not self._waiting and not self._stopping:
-                if not self._wake.wait(self._idle if self._model else None):
-                    self._unload()
-            if self._stopping:
-                return None
-            job = self.running = self._waiting.pop(0)
-            job.status, job.started = "running", time.time()
-            self._save(job)
+        while True:
+            with self._wake:
+                if self._stopping:
+                    return None
+                if job := next(filter(maker.takes, self._waiting), None):
+                    self._waiting.remove(job)
+                    self._running.append(job)
+                    job.status, job.started = "running", time.time()
+                    self._save(job)
+                    break
+                woken = self._wake.wait(maker.patience)
+            if not woken:
+                maker.rest()
         log.info("%s starts with %s", job.id, job.request["model"])
         self._tell(job)
         for other in list(self._waiting):
             self._tell(other)
         return job
 
-    def _made(self, job: Job) -> tuple[str, SAMAudioError | None]:
-        """Do it. Returns how it ended."""
-        folder = self.folder(job)
-        names = {folder / "input": job.name, folder / "film": job.name}
-        with listening() as notes:
-            try:
-                self._make(job, folder)
-                return "done", None
-            except Cancelled:
-                if self._stopping and not job.forgotten:
-                    return "failed", stopped()
-                return "cancelled", None
-            except SAMAudioError as error:
-                if sound_files.disk_is_full(folder):
-                    return "failed", no_room()
-                text = re.sub(re.escape(f"{folder}/"), "", named(str(error), names))
-                return "failed", SAMAudioError(text)
-            except Exception as error:  # noqa: BLE001 - the worker goes on with the next one
-                log.error("%s failed", job.id, exc_info=error)
-                short = isinstance(error, MemoryError)
-                text = (
-                    "memory ran out" if short else "this is a bug of the server: its log has more"
-                )
-                return "failed", Refusal(500, "internal", f"the job failed: {text}")
-            finally:
-                told = (named(note, names).replace(f"{folder}/", "") for note in notes)
-                job.notes += [note for note in told if note not in job.notes]
-                job.progress = None
-
-    def _make(self, job: Job, folder: Path) -> None:
-        def tell(progress: Progress) -> None:
-            job.progress = progress
-            self._tell(job)
-
-        def found(spans: list) -> None:
-            rows = list(map(to_json, spans))
-            job.spans = rows if "descriptions" in job.request else rows[0]
-            job.predicted = True
-
-        request, cancel = job.request, job.stop.is_set
-        limit = request["max_memory"] or self._limit
-        model = self._loaded(request["model"])
-        with memory.wired(limit):
-            if job.kind == "spans":
-                told = work.spans(folder, request, job.name, model, tell, cancel)
-            else:
-                film = folder / job.film if job.film else None
-                told = work.separate(folder, request, job.name, film, model, tell, cancel, found)
-        for stage, spent in told.pop("spent", {}).items():
-            self.sums[f"stage {stage}"] += spent
-        self.sums["evaluations"] += told.pop("evaluations", 0)
+    def _again(self, job: Job, maker: Other) -> None:
+        """What another process could not make waits for the others, and for this one."""
         with self._wake:
+            self._running.remove(job)
+            job.status, job.started, job.progress = "queued", None, None
+            job.spans, job.predicted = job.request.get("spans", []), False
+            job.tried.add(maker)
+            if job.forgotten:
+                remove(self._shelf.place(job.id))
+                return
+            self._save(job)
+            self._waiting.append(job)
+            self._waiting.sort(key=lambda job: job.created)
+            self._wake.notify_all()
+        for other in list(self._waiting):
+            self._tell(other)
+
+    def _ended(self, job: Job, outcome: Outcome, took: float) -> None:
+        with self._wake:
+            self._running.remove(job)
+            job.progress, told = None, dict(outcome.results or {})
+            for stage, spent in told.pop("spent", {}).items():
+                self.sums[f"stage {stage}"] += spent
+            self.sums["evaluations"] += told.pop("evaluations", 0)
             for name, value in told.items():
                 setattr(job, name, value)
-
-    def _loaded(self, name: str) -> SAMAudio:
-        """The model, instead of any other."""
-        if self._model is None or self._model[0] != name:
-            self._unload()
-            self._model = name, SAMAudio.from_pretrained(self._catalogue.find(name).folder)
-        return self._model[1]
-
-    def _unload(self) -> None:
-        if self._model:
-            log.info("%s is unloaded", self._model[0])
-            self._model = None
-            rank.loaded.cache_clear()
-            gc.collect()
-            mx.clear_cache()
+            if job.forgotten:
+                remove(self._shelf.place(job.id))
+            else:
+                if outcome.status == "done":
+                    self._paces[job.request["model"]] = job.work / max(took, 1e-9)
+                    self.sums["audio"] += job.seconds
+                elif outcome.status == "cancelled" and self._stopping:
+                    outcome = Outcome("failed", body(stopped()))
+                self._end(job, outcome)
+        log.info("%s %s after %.1f s", job.id, outcome.status, took)
