@@ -1,45 +1,103 @@
 """Train the tiny SAM-Audio of the demo on synthetic sounds: the codec, then everything else.
 
-    python -m training.train --out RUN [--init CHECKPOINT] [--device cuda]
-    python -m convert --hf-path RUN/checkpoint --mlx-path MODEL --dtype float16
-    python -m training.vocabulary MODEL
+    python -m training.train --out RUN [--init MODEL]
 
-RUN keeps the state of both stages, a log, and the averaged weights as a checkpoint of the
-reference, whose modules are trained (see `training/network.py`). The same command goes on from
-there, and ends where a run without a break would have ended: every batch follows from the number
-of its step alone. Other --steps bend the learning rate's fall from there on. B batch, N latent
-frames, L text tokens, C latent channels.
+RUN keeps the state of both stages, a log and the newest model folder, RUN/model. The same command
+goes on from there, and ends where a run without a break would have ended: every batch follows from
+the number of its step alone. B batch, N latent frames, L text tokens, C latent channels.
 """
 
 import argparse
+import dataclasses
+import io
 import json
 import math
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
-import torch
-from sentencepiece import SentencePieceProcessor
-from torch import Tensor
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from mlx_sam_audio import SAMAudio, Span
 from mlx_sam_audio.demo import sounds
+from mlx_sam_audio.loading import load, manifest
+from mlx_sam_audio.loading.store import resolve
+from mlx_sam_audio.loading.tokenizers import END, PAD, SentencePieceTokenizer
+from mlx_sam_audio.models import cpu
+from mlx_sam_audio.models.dit import TransformerConfig
+from mlx_sam_audio.models.sam_audio import ModelConfig, Network, VocabularyConfig
+from mlx_sam_audio.models.t5 import TextConfig
 from mlx_sam_audio.prompts import SIGNS
+from mlx_sam_audio.ranking.metrics import si_sdr
 
 from . import codec
-from .network import CONFIG, END, PAD, Network, load, save, words
 
 FAMILIES = tuple(sounds.FAMILIES.values())
 PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family.phrases]
 ROUND = 100  # steps from one save to the next, and on the same mixtures
 REUSE = 20  # draws from an encoded mixture, 8 of each target; encoding costs half an example
+STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
 SPANS_ALONE = 0.3  # of the examples: their times must tell the sound from the others
 # seconds of the clips of a batch, in turn, once 2 s alone have taught the model to separate
 LENGTHS = (2, 2, 2, 2, 4, 2, 2, 2, 2, 10)
 NEWER = ("voice", "piano", "guitar", "rain", "applause", "dog", "footsteps")
 DRAWN = dict(drum=2.0, hiss=1.3) | dict.fromkeys(NEWER, 1.7)  # more often than the others
+
+
+def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
+    """An untrained model, and its tokenizer made of the descriptions."""
+    if not pieces.exists():
+        settings = dict(vocab_size=120, hard_vocab_limit=False, character_coverage=1.0)
+        settings |= dict(pad_id=PAD, eos_id=END, unk_id=2, bos_id=-1, minloglevel=2)
+        lines = iter([phrase for _, phrase in PHRASES])
+        model = io.BytesIO()
+        SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **settings)
+        pieces.write_bytes(model.getvalue())
+    size = SentencePieceProcessor(model_file=str(pieces)).vocab_size()
+    sizes = dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, num_buckets=32)
+    text = TextConfig(size, **sizes, max_distance=128, eps=1e-6, max_tokens=512)
+    sizes = dict(dim=192, n_heads=4, n_layers=4, ffn_dim=512, context_dim=192, frequency_dim=64)
+    transformer = TransformerConfig(
+        **sizes, norm_eps=1e-5, max_positions=10_000, out_channels=2 * codec.CONFIG.codebook_dim
+    )
+    config = ModelConfig(
+        codec.CONFIG, text, transformer, None, False, None, 3, 32, "float32", None, ()
+    )
+    mx.random.seed(0)
+    network = Network(config)
+    clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
+    codec.klt_start(network.audio_codec, mx.array(np.stack(clips)))
+    for layer in network.transformer.layers:
+        layer.scale_shift_table[2::3] += 0.5  # open the gates a little
+    network.embed_anchors.gate += 0.5
+    network.transformer.output.weight *= 0.5
+    return config, network, SentencePieceTokenizer(pieces, text)
+
+
+def grown(name: str, pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
+    """A model for all descriptions, with the weights of one that knows some of them."""
+    folder = resolve(name)
+    _, old, _ = load.load(folder)
+    config, network, tokenizer = fresh(pieces)
+    weights = {k: v.astype(mx.float32) for k, v in tree_flatten(old.parameters())}
+    words = [SentencePieceProcessor(model_file=str(x)) for x in (folder / "spiece.model", pieces)]
+    known = {words[0].id_to_piece(i): i for i in range(len(words[0]))}
+    rows = np.array(network.text_encoder.shared.weight)
+    for i in range(len(words[1])):
+        if (piece := words[1].id_to_piece(i)) in known:
+            rows[i] = weights["text_encoder.shared.weight"][known[piece]]
+    weights["text_encoder.shared.weight"] = mx.array(rows)
+    network.load_weights(list(weights.items()))
+    return config, network, tokenizer
 
 
 class Target(NamedTuple):
@@ -74,14 +132,11 @@ def targets(encode: Callable, mixture: sounds.Mixture) -> list[Target]:
 class Prompts:
     """Draws targets, and a prompt, a time and noise for each."""
 
-    def __init__(self, tokenizer: SentencePieceProcessor, silence: np.ndarray):
+    def __init__(self, tokenizer: SentencePieceTokenizer, silence: np.ndarray):
         """silence (N, C): the latents of silence, as long as any target's."""
-        texts = [phrase for _, phrase in PHRASES] + [""]  # the last: spans alone
-        rows = [ids + [END] for ids in tokenizer.encode(texts)]
-        longest = max(map(len, rows))
-        self._tokens = np.array([row + [PAD] * (longest - len(row)) for row in rows])
-        self._mask = np.arange(longest) < np.array([len(row) for row in rows])[:, None]
-        self._silence, family = silence, np.array([i for i, _ in PHRASES])
+        tokens, mask = tokenizer([phrase for _, phrase in PHRASES] + [""])  # the last: spans alone
+        self._tokens, self._mask, self._silence = np.array(tokens), np.array(mask), silence
+        family = np.array([i for i, _ in PHRASES])
         self._phrases = [np.flatnonzero(family == i) for i in range(len(FAMILIES))]
         self._weights = np.array([DRAWN.get(name, 1.0) for name in sounds.FAMILIES])
 
@@ -91,12 +146,10 @@ class Prompts:
         weights = self._weights[[target.family for target in pool]]
         told = weights * [target.told_by_times for target in pool]
         alone = rng.random(size) < SPANS_ALONE * bool(told.any())
-        drawn = [
-            rng.choice(len(pool), p=w / w.sum()) for w in (told if a else weights for a in alone)
-        ]
-        chosen = [pool[i] for i in drawn]
+        shares = [told / told.sum() if a else weights / weights.sum() for a in alone]
+        chosen = [pool[rng.choice(len(pool), p=share)] for share in shares]
         latents = np.stack([target.latents for target in chosen]).astype(np.float32)
-        anchors = np.zeros((size, frames), np.int64)
+        anchors = np.zeros((size, frames), np.int32)
         texts = np.full(size, len(PHRASES))
         for i, target in enumerate(chosen):
             kind, family = rng.random(), target.family
@@ -115,12 +168,13 @@ class Prompts:
         t = np.where(rng.random(size) < 0.85, 1 - np.sqrt(1 - u), u).astype(np.float32)
         x1 = np.concatenate([latents[:, 1], latents[:, 2]], axis=-1)
         noise = rng.standard_normal(x1.shape, np.float32)
-        return latents[:, 0], x1, anchors, self._tokens[texts], self._mask[texts], t, noise
+        batch = latents[:, 0], x1, anchors, self._tokens[texts], self._mask[texts], t, noise
+        return tuple(map(mx.array, batch))
 
 
 def flow_batches(
     network: Network,
-    tokenizer: SentencePieceProcessor,
+    tokenizer: SentencePieceTokenizer,
     size: int,
     long_after: float,
     first: int,
@@ -131,11 +185,8 @@ def flow_batches(
     size: clips of 2 s in a batch, fewer if longer; long_after: the step from which some are.
     """
 
-    @torch.no_grad()
     def encode(waves: np.ndarray) -> np.ndarray:
-        device = network.proj.weight.device
-        waves = torch.from_numpy(waves).to(device)
-        return torch.cat([network.encode(wave[None]) for wave in waves]).cpu().numpy()
+        return np.array(network.audio_codec.encode(mx.array(waves)))
 
     def pool(number: int, seconds: int, share: float) -> list[Target]:
         count = math.ceil(ROUND * share * (2 * size / seconds) / REUSE)
@@ -154,211 +205,182 @@ def flow_batches(
         yield prompts.batch(rng, pools[seconds], max(1, 2 * size // seconds))
 
 
-def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) -> Tensor:
-    """Squared error of the velocity on the way from noise to x1, both (B, N, 2C), of each example.
+@cpu.forced(False)  # the stand-ins have no gradients
+def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) -> mx.array:
+    """Mean squared error of the velocity on the way from noise to x1, both (B, N, 2C).
 
     latents (B, N, C) of the mixture, anchors (B, N), tokens and mask (B, L), times t (B,).
     """
-    text = network.text_encoder(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+    text = network.text_encoder(tokens, mask)
+    condition = network.condition(latents, text, mask, anchors)
     s = t[:, None, None]
-    v = network(
-        (1 - s) * noise + s * x1,
-        torch.cat([latents, latents], dim=-1),
-        text,
-        t,
-        text_mask=mask,
-        anchor_ids=anchors,
-        anchor_alignment=torch.arange(x1.shape[1], device=x1.device).expand(len(x1), -1),
-    )
-    return (v.float() - (x1 - noise)).square().mean((1, 2))
+    moment = network.moment(t, condition.text)
+    v = network.velocity((1 - s) * noise + s * x1, moment, condition)
+    return mx.square(v - (x1 - noise)).mean()
 
 
 class Trainer:
-    """Some weights of a network, their running average, and the optimizers' state."""
+    """The unfrozen weights of a network, their running average, and the optimizer's state."""
 
-    def __init__(
-        self,
-        network: Network,
-        loss: Callable,  # (network, *batch) -> (B,)
-        optimizers: list[torch.optim.Optimizer],
-        path: Path,
-        steps: int,
-    ):
-        """Goes on from the state in `path` if there is one."""
-        self.network, self.path, self.steps, self.last = network, path, 0, steps
-        self._loss, self._optimizers = loss, optimizers
-        self._peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
-        trained = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-        self._weights = {k: p for k, p in network.named_parameters() if id(p) in trained}
-        self.average = {name: p.detach().clone() for name, p in self._weights.items()}
+    def __init__(self, network: Network, loss: Callable, optimizer: optim.Optimizer, path: Path):
+        """Goes on from the state in `path` if there is one. loss(network, *batch) -> scalar."""
+        self.network, self.path, self.steps = network, path, 0
+        self.average = tree_map(lambda p: p + 0, network.trainable_parameters())
+        self._optimizer = optimizer
         if path.exists():
-            saved = torch.load(path, map_location=network.proj.weight.device, weights_only=True)
-            self.steps, self.average = saved["steps"], saved["average"]
-            with torch.no_grad():
-                for name, p in self._weights.items():
-                    p.copy_(saved["weights"][name])
-            for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
+            tensors, notes = mx.load(str(path), return_metadata=True)
+            saved = tree_unflatten(list(tensors.items()))
+            self.steps, self.average = int(notes["steps"]), saved["average"]
+            network.update(saved["network"])
+            optimizer.state = saved["optimizer"]
+        optimizer.init(network.trainable_parameters())
+        self._state = [network.state, self.average, optimizer.state]
+        mx.eval(self._state)
+        gradient = nn.value_and_grad(network, partial(loss, network))
 
-    def step(self, batch: tuple[np.ndarray, ...]) -> np.ndarray:
-        """One update; returns the losses of the examples."""
-        device = self.network.proj.weight.device
-        tensors = [torch.from_numpy(np.asarray(x)).to(device) for x in batch]
-        losses = self._loss(self.network, *tensors)
-        losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(self._weights.values(), 1.0)
-        # a short rise, then half a cosine down to 0
-        fall = 0.5 + 0.5 * math.cos(math.pi * min(1, self.steps / self.last))
-        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * fall * min(1, (self.steps + 1) / 50)
-            optimizer.step()
-            optimizer.zero_grad()
+        def step(keep: mx.array, *batch: mx.array) -> mx.array:
+            value, gradients = gradient(*batch)
+            optimizer.update(network, optim.clip_grad_norm(gradients, 1.0)[0])
+            new = network.trainable_parameters()
+            self.average.update(tree_map(lambda a, p: a + (1 - keep) * (p - a), self.average, new))
+            return value
+
+        self._step = mx.compile(step, inputs=self._state, outputs=self._state)
+
+    def step(self, batch: tuple[mx.array, ...]) -> float:
+        """One update; returns the loss."""
         keep = min(0.999, (1 + self.steps) / (10 + self.steps))
-        weights = [p.detach() for p in self._weights.values()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1 - keep)
+        loss = self._step(mx.array(keep), *batch)
+        mx.eval(loss, self._state)
         self.steps += 1
-        return losses.detach().float().cpu().numpy()
+        return loss.item()
 
     def save(self) -> None:
         """Write the state; a break in the middle leaves the old one whole."""
-        weights = {name: p.detach() for name, p in self._weights.items()}
-        state = dict(steps=self.steps, weights=weights, average=self.average)
-        state["optimizers"] = [optimizer.state_dict() for optimizer in self._optimizers]
+        weights = self.network.trainable_parameters()
+        state = dict(network=weights, average=self.average, optimizer=self._optimizer.state)
         part = self.path.with_name("part-" + self.path.name)
-        torch.save(state, part)
+        mx.save_safetensors(str(part), dict(tree_flatten(state)), {"steps": str(self.steps)})
         part.replace(self.path)
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose every matrix is made orthogonal, scaled to the RMS of AdamW's updates.
+def schedule(peak: float, steps: int) -> Callable[[mx.array], mx.array]:
+    """The learning rate of a step: a short rise, then half a cosine down to 0."""
 
-    PyTorch's own works in bfloat16, which takes seconds a step on CPUs that have none.
-    """
+    def rate(step: mx.array) -> mx.array:
+        fall = 0.5 + 0.5 * mx.cos(math.pi / steps * step.astype(mx.float32))
+        return peak * fall * mx.minimum(1.0, (step + 1) / 100)
 
-    def __init__(self, weights: list[Tensor], lr: float, momentum: float = 0.95):
-        super().__init__(weights, dict(lr=lr, momentum=momentum))
-
-    @torch.no_grad()
-    def step(self) -> None:
-        group, alike = self.param_groups[0], {}
-        for p in group["params"]:
-            alike.setdefault(p.shape, []).append(p)
-        for shape, weights in alike.items():
-            updates = []
-            for p in weights:
-                average = self.state[p].setdefault("average", torch.zeros_like(p))
-                average.lerp_(p.grad, 1 - group["momentum"])
-                updates.append(p.grad.lerp(average, group["momentum"]))
-            updates = orthogonal(torch.stack(updates)) * (0.2 * max(shape) ** 0.5)
-            for p, update in zip(weights, updates, strict=True):
-                p.sub_(update, alpha=group["lr"])
+    return rate
 
 
-def orthogonal(x: Tensor) -> Tensor:
-    """Matrices (K, M, N) with singular values near 1, by five steps of Newton and Schulz."""
-    wide = x.shape[1] <= x.shape[2]
-    x = x if wide else x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x if wide else x.mT
-
-
-def transformer_optimizers(network: Network, peak: float) -> list[torch.optim.Optimizer]:
+def transformer_optimizer(peak: float, steps: int) -> optim.Optimizer:
     """Muon for the matrices of the transformer's blocks, AdamW for the rest."""
-    weights = {k: p for k, p in network.named_parameters() if not k.startswith("audio_codec.")}
-    matrices = {
-        name: p
-        for name, p in weights.items()
-        if ".layers." in name and p.ndim == 2 and "table" not in name
-    }
-    rest = [p for name, p in weights.items() if name not in matrices]
-    adam = torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
-    return [Muon(list(matrices.values()), peak), adam]
+    # Muon's updates of width 192 have an RMS of rate / sqrt(192), AdamW's of about rate / 5: thrice
+    # the rate makes them alike. Its weight decay would enter the gradient, then normalised: none.
+    muon = optim.Muon(schedule(3 * peak, steps), weight_decay=0)
+    rate = schedule(peak, steps)
+    adam = optim.AdamW(rate, betas=[0.9, 0.98], weight_decay=0.01, bias_correction=True)
+
+    def is_matrix(name: str, value: mx.array) -> bool:
+        return ".layers." in name and value.ndim == 2 and "table" not in name
+
+    return optim.MultiOptimizer([muon, adam], [is_matrix])
 
 
-def fit(trainer: Trainer, batches: Callable, keep: Callable[[], None]) -> None:
-    """Train up to the last step; batches(first, last) yields those of the steps between.
+def fit(trainer: Trainer, batches: Callable, steps: int, check: Callable[[], dict] = dict) -> None:
+    """Train up to so many steps; batches(first, last) yields those of the steps between.
 
-    After each round the state is saved, keep() called and a line logged, with the loss by quarters
-    of what the examples are sorted by: the time, if they have one.
+    After each round the state is saved and a line logged, with what check() finds after every
+    tenth round and the last one.
     """
-    while trainer.steps < trainer.last:
+    while trainer.steps < steps:
         first, begun = trainer.steps, time.perf_counter()
-        last = min((first // ROUND + 1) * ROUND, trainer.last)
-        losses = [trainer.step(batch) for batch in batches(first, last)]
+        last = min((first // ROUND + 1) * ROUND, steps)
+        loss = np.mean([trainer.step(batch) for batch in batches(first, last)])
         seconds = (time.perf_counter() - begun) / (last - first)
-        split = [[part.mean() for part in np.array_split(x, 4)] for x in losses if len(x) >= 4]
-        quarters = np.mean(split, axis=0).tolist() if split else []
-        loss = np.mean([x.mean() for x in losses])
-        line = dict(stage=trainer.path.stem, step=last, loss=loss, quarters=quarters)
-        text = json.dumps(line | dict(seconds_per_step=seconds), default=float)
+        line = dict(stage=trainer.path.stem, step=last, loss=loss, seconds_per_step=seconds)
+        if last % (10 * ROUND) == 0 or last == steps:
+            line |= check()
         trainer.save()
-        keep()
+        text = json.dumps(line, default=float)
         with trainer.path.with_name("log.jsonl").open("a") as file:
             file.write(text + "\n")
         print(text, flush=True)
 
 
+def score(model: SAMAudio, count: int = 12) -> dict[str, float]:
+    """Mean SI-SDR improvement in dB on held-out mixtures, with 8 evaluations."""
+    rng, gains = sounds.heldout_rng(1), {"text": [], "text_and_spans": []}
+    for i in range(count):
+        mixture = sounds.mixture(rng)
+        wave, target = mixture.mixture, mixture.sources[0]
+        phrases = sounds.FAMILIES[mixture.names[0]].phrases
+        times = [Span("+", start, end) for start, end in sounds.spans(target)]
+        for kind, spans in zip(gains, ((), times), strict=True):
+            found = model.separate(wave, phrases[i % len(phrases)], spans=spans, steps=8, seed=i)
+            gains[kind].append(si_sdr(np.array(found.target), target) - si_sdr(wave, target))
+    return {name: float(np.mean(values)) for name, values in gains.items()}
+
+
+def vocabulary() -> VocabularyConfig:
+    """The sounds by name, and every word of their descriptions."""
+    phrases = [phrase for family in FAMILIES for phrase in family.phrases + family.heldout]
+    words = STOP_WORDS.union(re.findall(r"\w+", " ".join(phrases).lower()))
+    return VocabularyConfig(tuple(f.phrases[0] for f in FAMILIES), tuple(sorted(words)))
+
+
+def export(config: ModelConfig, weights: dict, pieces: Path, folder: Path) -> None:
+    """Write a model folder in float16."""
+    folder.mkdir(exist_ok=True)
+    half = {name: value.astype(mx.float16) for name, value in weights.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), half)
+    config = dataclasses.replace(config, vocabulary=vocabulary(), dtype="float16")
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    shutil.copyfile(pieces, folder / "spiece.model")
+    manifest.write(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--init", type=Path, help="go on from this checkpoint, and keep its codec")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--init", help="go on from what this model knows")
     parser.add_argument("--codec-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=20000, help="of everything but the codec")
-    parser.add_argument("--batch", type=int, default=24, help="clips of 2 s in a step, at least 20")
+    parser.add_argument("--steps", type=int, default=5000, help="of everything but the codec")
+    parser.add_argument("--batch", type=int, default=24, help="clips of 2 s in a step, at least 4")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest rate after the codec")
-    parser.add_argument("--bf16", action="store_true", help="products in bfloat16")
-    parser.add_argument("--layers", type=int, default=4, help="blocks of the transformer")
-    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
     args = parser.parse_args()
 
     args.out.mkdir(parents=True, exist_ok=True)
     pieces = args.out / "spiece.model"
-    tokenizer = words(pieces)
-    config = CONFIG | dict(transformer=CONFIG["transformer"] | dict(n_layers=args.layers))
-    torch.manual_seed(args.seed)
-    network = Network(config, tokenizer.vocab_size())
     if args.init:
-        load(network, tokenizer, args.init)
+        config, network, tokenizer = grown(args.init, pieces)
     else:
-        clips = [sounds.mixture(sounds.training_rng(i)).mixture for i in range(48)]
-        codec.klt_start(network, torch.from_numpy(np.stack(clips)))
-        open_gates(network)
-    network.to(args.device)
-
-    def checkpoint(trainer: Trainer) -> None:
-        weights = network.state_dict() | trainer.average
-        save(network, config, pieces, args.out / "checkpoint", weights)
-
-    if not args.init:
-        adam = torch.optim.AdamW(
-            network.audio_codec.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4
-        )
-        stage = args.out / "codec.pt"
-        trainer = Trainer(network, codec.loss, [adam], stage, args.codec_steps)
+        config, network, tokenizer = fresh(pieces)
+        network.freeze()
+        network.audio_codec.unfreeze()
+        rate = schedule(1e-3, args.codec_steps)
+        adam = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-4, bias_correction=True)
+        trainer = Trainer(network, codec.loss, adam, args.out / "codec.safetensors")
         batches = partial(codec.batches, args.batch // 3)  # a pair makes three clips
-        fit(trainer, batches, partial(checkpoint, trainer))
-        network.load_state_dict(trainer.average, strict=False)
+        fit(trainer, batches, args.codec_steps)
+        network.update(trainer.average)
 
-    network.audio_codec.requires_grad_(False)
-    optimizers = transformer_optimizers(network, args.lr)
-    stage = args.out / "transformer.pt"
-    mixed = torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16)
-    trainer = Trainer(network, mixed(flow_loss), optimizers, stage, args.steps)
-    batches = partial(flow_batches, network, tokenizer, args.batch, 0.5 * args.steps)
-    fit(trainer, batches, partial(checkpoint, trainer))
+    network.unfreeze()
+    network.audio_codec.freeze()
+    optimizer = transformer_optimizer(args.lr, args.steps)
+    trainer = Trainer(network, flow_loss, optimizer, args.out / "transformer.safetensors")
 
+    def check() -> dict[str, float]:
+        weights = dict(tree_flatten(network.parameters())) | dict(tree_flatten(trainer.average))
+        export(config, weights, pieces, args.out / "model")
+        model = SAMAudio.from_pretrained(args.out / "model")
+        model.network.set_dtype(mx.float32)  # the rounded weights: float16 itself crawls on CPUs
+        return score(model)
 
-def open_gates(network: Network) -> None:
-    """Let every block of an untrained transformer add something from the first step."""
-    with torch.no_grad():
-        for layer in network.transformer.layers:
-            layer.scale_shift_table[2::3] += 0.5
-        network.embed_anchors.gate += 0.5
-        network.transformer.output.weight *= 0.5
+    long_after = 0 if args.init else 0.6 * args.steps
+    batches = partial(flow_batches, network, tokenizer, args.batch, long_after)
+    fit(trainer, batches, args.steps, check)
 
 
 if __name__ == "__main__":
