@@ -174,7 +174,7 @@ def test_a_file_as_a_body_and_in_a_form(server):
 
 def test_the_example(server):
     answer = server("POST", "/v1/files/example")
-    assert answer.status == 201 and answer.json["seconds"] == 3 and answer.json["description"]
+    assert answer.status == 201 and answer.json["seconds"] == 4 and answer.json["description"]
     server.done(server.ask(answer.json, description=answer.json["description"]))
 
 

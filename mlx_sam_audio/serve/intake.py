@@ -305,16 +305,14 @@ def pictures(content: Path) -> dict | None:
 
 def example(shelf: Shelf) -> tuple[File, str]:
     """The demo's mixture as if it were uploaded, and what to ask for."""
-    from ..demo import sounds
-    from ..demo.example import SECONDS, SEED
+    from ..demo import example, sounds
 
-    made = sounds.mixture(sounds.heldout_rng(SEED), SECONDS, count=2)
-    name = f"{' and '.join(made.names)}.wav"
-    shelf.check_room(2 * made.mixture.nbytes)
+    mixture, (wanted, *_) = example.scene().sum(0), example.SCENE.values()
+    shelf.check_room(2 * mixture.nbytes)
     with shelf.making(id := new_id("f")) as part:
         written = part / "example.wav"
-        sound_files.write(written, made.mixture, sounds.SAMPLE_RATE)
+        sound_files.write(written, mixture, sounds.SAMPLE_RATE)
         written.rename(part / "content")
-        file = Look(part, name, shelf, 2 * SECONDS).file(id)
+        file = Look(part, f"{' and '.join(example.SCENE)}.wav", shelf, 2 * example.SECONDS).file(id)
     shelf.files[id] = file
-    return file, sounds.FAMILIES[made.names[0]].phrases[1]
+    return file, wanted

@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from .. import __version__
 from ..command import claims
+from ..command.manifest import SHARED
 from ..engine.progress import Progress
 from ..errors import Gone, SAMAudioError
 from ..files import HOST, make_folder, remove, runs
@@ -72,7 +73,7 @@ class Place:
     """The folder that all share, as rank 0 and another one see it."""
 
     def __init__(self, keep: Path, rank: int, lease: float):
-        self.folder, self.lease = keep / "workers", lease
+        self.folder, self.lease = keep / SHARED, lease
         self.server = Claim(self.folder / "server.claim", lease)
         self.worker = Claim(self.folder / f"{rank}.claim", lease)
         self.task, self.news = self.folder / f"{rank}.task", self.folder / f"{rank}.news"

@@ -355,11 +355,11 @@ class Queue:
     def _ended(self, job: Job, outcome: Outcome, took: float) -> None:
         with self._wake:
             self._running.remove(job)
-            job.progress, told = None, dict(outcome.results or {})
-            for stage, spent in told.pop("spent", {}).items():
+            job.progress, results = None, dict(outcome.results or {})
+            for stage, spent in results.pop("spent", {}).items():
                 self.sums[f"stage {stage}"] += spent
-            self.sums["evaluations"] += told.pop("evaluations", 0)
-            for name, value in told.items():
+            self.sums["evaluations"] += results.pop("evaluations", 0)
+            for name, value in results.items():
                 setattr(job, name, value)
             if job.forgotten:
                 remove(self._shelf.place(job.id))
