@@ -1,10 +1,11 @@
 """Train the tiny SAM-Audio of the demo on synthetic sounds: the codec, then everything else.
 
     python -m training.train --out RUN [--init MODEL]
+    mlx.launch -n 2 -- python -m training.train ...   # each process takes its share of a batch
 
 RUN keeps the state of both stages, a log and the newest model folder, RUN/model. The same command
 goes on from there, and ends where a run without a break would have ended: every batch follows from
-the number of its step alone. B batch, N latent frames, L text tokens, C latent channels.
+the number of its step, and of processes, alone. B batch, N latent frames, L text tokens, C latent channels.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
         lines = iter([phrase for _, phrase in PHRASES])
         model = io.BytesIO()
         SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **settings)
-        pieces.write_bytes(model.getvalue())
+        part = pieces.with_name(f"part-{mx.distributed.init().rank()}-{pieces.name}")
+        part.write_bytes(model.getvalue())
+        part.replace(pieces)  # another process may read it already
     size = SentencePieceProcessor(model_file=str(pieces)).vocab_size()
     sizes = dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, num_buckets=32)
     text = TextConfig(size, **sizes, max_distance=128, eps=1e-6, max_tokens=512)
@@ -182,15 +185,17 @@ def flow_batches(
 ) -> Iterator[tuple]:
     """What flow_loss takes, for the steps first..last - 1; the same ones every time.
 
-    size: clips of 2 s in a batch, fewer if longer; long_after: the step from which some are.
+    size: clips of 2 s in a batch of this process, fewer if longer; long_after: the step from which
+    some are.
     """
+    rank = mx.distributed.init().rank()
 
     def encode(waves: np.ndarray) -> np.ndarray:
         return np.array(network.audio_codec.encode(mx.array(waves)))
 
     def pool(number: int, seconds: int, share: float) -> list[Target]:
         count = math.ceil(ROUND * share * (2 * size / seconds) / REUSE)
-        start = 1_000_000 * number + 100_000 * seconds  # no mixture comes in two rounds
+        start = 1_000_000 * number + 100_000 * seconds + 10_000 * rank  # no mixture comes twice
         streams = map(sounds.training_rng, range(start, start + count))
         return [x for rng in streams for x in targets(encode, sounds.mixture(rng, seconds))]
 
@@ -201,7 +206,7 @@ def flow_batches(
         lengths = LENGTHS if number * ROUND >= long_after else LENGTHS[:1]
         if step == first or place == 0:
             pools = {s: pool(number, s, lengths.count(s) / len(lengths)) for s in set(lengths)}
-        rng, seconds = np.random.default_rng([3, step]), lengths[step % len(lengths)]
+        rng, seconds = np.random.default_rng([3, step, rank]), lengths[step % len(lengths)]
         yield prompts.batch(rng, pools[seconds], max(1, 2 * size // seconds))
 
 
@@ -240,6 +245,7 @@ class Trainer:
 
         def step(keep: mx.array, *batch: mx.array) -> mx.array:
             value, gradients = gradient(*batch)
+            gradients = nn.average_gradients(gradients)
             optimizer.update(network, optim.clip_grad_norm(gradients, 1.0)[0])
             new = network.trainable_parameters()
             self.average.update(tree_map(lambda a, p: a + (1 - keep) * (p - a), self.average, new))
@@ -291,14 +297,17 @@ def transformer_optimizer(peak: float, steps: int) -> optim.Optimizer:
 def fit(trainer: Trainer, batches: Callable, steps: int, check: Callable[[], dict] = dict) -> None:
     """Train up to so many steps; batches(first, last) yields those of the steps between.
 
-    After each round the state is saved and a line logged, with what check() finds after every
-    tenth round and the last one.
+    After each round the first process saves the state and logs a line, with what check() finds
+    after every tenth round and the last one.
     """
+    leads = mx.distributed.init().rank() == 0
     while trainer.steps < steps:
         first, begun = trainer.steps, time.perf_counter()
         last = min((first // ROUND + 1) * ROUND, steps)
         loss = np.mean([trainer.step(batch) for batch in batches(first, last)])
         seconds = (time.perf_counter() - begun) / (last - first)
+        if not leads:
+            continue
         line = dict(stage=trainer.path.stem, step=last, loss=loss, seconds_per_step=seconds)
         if last % (10 * ROUND) == 0 or last == steps:
             line |= check()
@@ -351,6 +360,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3, help="highest rate after the codec")
     args = parser.parse_args()
 
+    ranks = mx.distributed.init().size()
     args.out.mkdir(parents=True, exist_ok=True)
     pieces = args.out / "spiece.model"
     if args.init:
@@ -362,7 +372,7 @@ def main() -> None:
         rate = schedule(1e-3, args.codec_steps)
         adam = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-4, bias_correction=True)
         trainer = Trainer(network, codec.loss, adam, args.out / "codec.safetensors")
-        batches = partial(codec.batches, args.batch // 3)  # a pair makes three clips
+        batches = partial(codec.batches, args.batch // 3 // ranks)  # a pair makes three clips
         fit(trainer, batches, args.codec_steps)
         network.update(trainer.average)
 
@@ -379,7 +389,7 @@ def main() -> None:
         return score(model)
 
     long_after = 0 if args.init else 0.6 * args.steps
-    batches = partial(flow_batches, network, tokenizer, args.batch, long_after)
+    batches = partial(flow_batches, network, tokenizer, args.batch // ranks, long_after)
     fit(trainer, batches, args.steps, check)
 
 
