@@ -30,3 +30,12 @@ def test_the_loss_has_gradients(stage):
     )
     strengths = np.array([np.abs(np.array(gradient)).max() for _, gradient in gradients])
     assert np.isfinite(strengths).all() and np.mean(strengths > 0) > 0.9
+
+
+def test_a_grown_model_knows_what_it_knew(tmp_path):
+    config, network, tokenizer = train.grown("demo", tmp_path / "spiece.model")
+    _, before, old = load.load(store.DEMO)
+    found = [
+        n.text_encoder(*t(["a bell ringing"])) for n, t in ((network, tokenizer), (before, old))
+    ]
+    assert mx.array_equal(*found).item() and config.vocabulary is None

@@ -136,12 +136,17 @@ def loss(network: Network, a: mx.array, b: mx.array, noise: mx.array) -> mx.arra
 
 
 def batches(pairs: int, first: int, last: int) -> Iterator[tuple]:
-    """What `loss` takes, for the steps first..last - 1; the same ones every time."""
+    """What `loss` takes, for the steps first..last - 1; the same ones every time.
+
+    pairs: of this process.
+    """
+    group = mx.distributed.init()
     for step in range(first, last):
-        numbers = range(step * pairs, (step + 1) * pairs)
+        start = (step * group.size() + group.rank()) * pairs
+        numbers = range(start, start + pairs)
         drawn = [sounds.mixture(sounds.training_rng(i), SECONDS, count=2) for i in numbers]
         a, b = np.stack([mixture.sources for mixture in drawn], axis=1)
-        rng = np.random.default_rng([2, step])  # [0, ...] and [1, ...] are the sounds'
+        rng = np.random.default_rng([2, step, group.rank()])  # [0, ...] and [1, ...] are the sounds'
         shape = (3 * pairs, a.shape[1] // CONFIG.hop_length, CONFIG.codebook_dim)
         noise = rng.standard_normal(shape, np.float32)
         noise *= rng.uniform(0, NOISE, (3 * pairs, 1, 1)).astype(np.float32)

@@ -1,10 +1,11 @@
 """Train the tiny SAM-Audio of the demo on synthetic sounds: the codec, then everything else.
 
     python -m training.train --out RUN [--init MODEL]
+    mlx.launch -n 2 -- python -m training.train ...   # each process takes its share of a batch
 
 RUN keeps the state of both stages, a log and the newest model folder, RUN/model. The same command
 goes on from there, and ends where a run without a break would have ended: every batch follows from
-the number of its step alone. B batch, N latent frames, L text tokens, C latent channels.
+the number of its step, and of processes, alone. B batch, N latent frames, L text tokens, C latent channels.
 """
 
 import argparse
@@ -44,10 +45,13 @@ from . import codec
 FAMILIES = tuple(sounds.FAMILIES.values())
 PHRASES = [(i, phrase) for i, family in enumerate(FAMILIES) for phrase in family.phrases]
 ROUND = 100  # steps from one save to the next, and on the same mixtures
-REUSE = 10  # draws from an encoded mixture, 4 of each target; encoding costs as much as a step
+REUSE = 20  # draws from an encoded mixture, 8 of each target; encoding costs half an example
 STOP_WORDS = {"a", "an", "the", "of", "some", "sound", "sounds"}
-SPANS_ALONE = 1 / 3  # of the examples: their times must tell the sound from the others
-LENGTHS = (2, 2, 2, 4, 8)  # seconds, in turn, once 2 s alone have taught the model to separate
+SPANS_ALONE = 0.3  # of the examples: their times must tell the sound from the others
+# seconds of the clips of a batch, in turn, once 2 s alone have taught the model to separate
+LENGTHS = (2, 2, 2, 2, 4, 2, 2, 2, 2, 10)
+NEWER = ("voice", "piano", "guitar", "rain", "applause", "dog", "footsteps")
+DRAWN = dict(drum=2.0, hiss=1.3) | dict.fromkeys(NEWER, 1.7)  # more often than the others
 
 
 def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
@@ -58,7 +62,9 @@ def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
         lines = iter([phrase for _, phrase in PHRASES])
         model = io.BytesIO()
         SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **settings)
-        pieces.write_bytes(model.getvalue())
+        part = pieces.with_name(f"part-{mx.distributed.init().rank()}-{pieces.name}")
+        part.write_bytes(model.getvalue())
+        part.replace(pieces)  # another process may read it already
     size = SentencePieceProcessor(model_file=str(pieces)).vocab_size()
     sizes = dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, num_buckets=32)
     text = TextConfig(size, **sizes, max_distance=128, eps=1e-6, max_tokens=512)
@@ -80,6 +86,23 @@ def fresh(pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
     return config, network, SentencePieceTokenizer(pieces, text)
 
 
+def grown(name: str, pieces: Path) -> tuple[ModelConfig, Network, SentencePieceTokenizer]:
+    """A model for all descriptions, with the weights of one that knows some of them."""
+    folder = resolve(name)
+    _, old, _ = load.load(folder)
+    config, network, tokenizer = fresh(pieces)
+    weights = {k: v.astype(mx.float32) for k, v in tree_flatten(old.parameters())}
+    words = [SentencePieceProcessor(model_file=str(x)) for x in (folder / "spiece.model", pieces)]
+    known = {words[0].id_to_piece(i): i for i in range(len(words[0]))}
+    rows = np.array(network.text_encoder.shared.weight)
+    for i in range(len(words[1])):
+        if (piece := words[1].id_to_piece(i)) in known:
+            rows[i] = weights["text_encoder.shared.weight"][known[piece]]
+    weights["text_encoder.shared.weight"] = mx.array(rows)
+    network.load_weights(list(weights.items()))
+    return config, network, tokenizer
+
+
 class Target(NamedTuple):
     """One sound of a mixture, encoded."""
 
@@ -94,7 +117,9 @@ def targets(encode: Callable, mixture: sounds.Mixture) -> list[Target]:
     """Every sound of a mixture in turn. All latents are encodings of audio, none a sum."""
     sources, whole = mixture.sources, mixture.mixture
     count = len(sources)
-    z = encode(np.concatenate([whole[None], sources, whole - sources])).astype(np.float16)
+    waves = [whole[None], sources, *([whole - sources] if count > 2 else [])]
+    z = encode(np.concatenate(waves)).astype(np.float16)
+    z = z if count > 2 else z[[0, 1, 2, 2, 1]]  # of two sounds, each is the other's rest
     active = np.stack([sounds.activity(source) for source in sources])
     present = [list(sounds.FAMILIES).index(name) for name in mixture.names]
     found = []
@@ -116,15 +141,16 @@ class Prompts:
         self._tokens, self._mask, self._silence = np.array(tokens), np.array(mask), silence
         family = np.array([i for i, _ in PHRASES])
         self._phrases = [np.flatnonzero(family == i) for i in range(len(FAMILIES))]
+        self._weights = np.array([DRAWN.get(name, 1.0) for name in sounds.FAMILIES])
 
     def batch(self, rng: np.random.Generator, pool: list[Target], size: int) -> tuple:
         """What flow_loss takes after the network, drawn from targets of one length."""
         frames = pool[0].active.shape[1]
-        told = [target for target in pool if target.told_by_times]
-        alone = rng.random(size) < SPANS_ALONE * bool(told)
-        chosen = [
-            (told if a else pool)[int(rng.random() * len(told if a else pool))] for a in alone
-        ]
+        weights = self._weights[[target.family for target in pool]]
+        told = weights * [target.told_by_times for target in pool]
+        alone = rng.random(size) < SPANS_ALONE * bool(told.any())
+        shares = [told / told.sum() if a else weights / weights.sum() for a in alone]
+        chosen = [pool[rng.choice(len(pool), p=share)] for share in shares]
         latents = np.stack([target.latents for target in chosen]).astype(np.float32)
         anchors = np.zeros((size, frames), np.int32)
         texts = np.full(size, len(PHRASES))
@@ -135,7 +161,7 @@ class Prompts:
                 anchors[i, here] = SIGNS["+"]
                 if rng.random() < 0.2:
                     anchors[i, others & ~here] = SIGNS["-"]
-            elif kind < 0.32:  # a sound that is absent: silence, and all is left
+            elif kind < 0.36:  # a sound that is absent: silence, and all is left
                 family = rng.choice(np.setdiff1d(np.arange(len(FAMILIES)), target.present))
                 latents[i, 1:] = self._silence[:frames], latents[i, 0]
             if not alone[i]:
@@ -159,15 +185,17 @@ def flow_batches(
 ) -> Iterator[tuple]:
     """What flow_loss takes, for the steps first..last - 1; the same ones every time.
 
-    size: clips of 2 s in a batch, fewer if longer; long_after: the step from which some are.
+    size: clips of 2 s in a batch of this process, fewer if longer; long_after: the step from which
+    some are.
     """
+    rank = mx.distributed.init().rank()
 
     def encode(waves: np.ndarray) -> np.ndarray:
         return np.array(network.audio_codec.encode(mx.array(waves)))
 
     def pool(number: int, seconds: int, share: float) -> list[Target]:
         count = math.ceil(ROUND * share * (2 * size / seconds) / REUSE)
-        start = 1_000_000 * number + 100_000 * seconds  # no mixture comes in two rounds
+        start = 1_000_000 * number + 100_000 * seconds + 10_000 * rank  # no mixture comes twice
         streams = map(sounds.training_rng, range(start, start + count))
         return [x for rng in streams for x in targets(encode, sounds.mixture(rng, seconds))]
 
@@ -178,8 +206,8 @@ def flow_batches(
         lengths = LENGTHS if number * ROUND >= long_after else LENGTHS[:1]
         if step == first or place == 0:
             pools = {s: pool(number, s, lengths.count(s) / len(lengths)) for s in set(lengths)}
-        rng, seconds = np.random.default_rng([3, step]), lengths[step % len(lengths)]
-        yield prompts.batch(rng, pools[seconds], 2 * size // seconds)
+        rng, seconds = np.random.default_rng([3, step, rank]), lengths[step % len(lengths)]
+        yield prompts.batch(rng, pools[seconds], max(1, 2 * size // seconds))
 
 
 @cpu.forced(False)  # the stand-ins have no gradients
@@ -217,6 +245,7 @@ class Trainer:
 
         def step(keep: mx.array, *batch: mx.array) -> mx.array:
             value, gradients = gradient(*batch)
+            gradients = nn.average_gradients(gradients)
             optimizer.update(network, optim.clip_grad_norm(gradients, 1.0)[0])
             new = network.trainable_parameters()
             self.average.update(tree_map(lambda a, p: a + (1 - keep) * (p - a), self.average, new))
@@ -268,14 +297,17 @@ def transformer_optimizer(peak: float, steps: int) -> optim.Optimizer:
 def fit(trainer: Trainer, batches: Callable, steps: int, check: Callable[[], dict] = dict) -> None:
     """Train up to so many steps; batches(first, last) yields those of the steps between.
 
-    After each round the state is saved and a line logged, with what check() finds after every
-    tenth round and the last one.
+    After each round the first process saves the state and logs a line, with what check() finds
+    after every tenth round and the last one.
     """
+    leads = mx.distributed.init().rank() == 0
     while trainer.steps < steps:
         first, begun = trainer.steps, time.perf_counter()
         last = min((first // ROUND + 1) * ROUND, steps)
         loss = np.mean([trainer.step(batch) for batch in batches(first, last)])
         seconds = (time.perf_counter() - begun) / (last - first)
+        if not leads:
+            continue
         line = dict(stage=trainer.path.stem, step=last, loss=loss, seconds_per_step=seconds)
         if last % (10 * ROUND) == 0 or last == steps:
             line |= check()
@@ -321,20 +353,18 @@ def export(config: ModelConfig, weights: dict, pieces: Path, folder: Path) -> No
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--init", help="go on from this model, and keep its codec")
+    parser.add_argument("--init", help="go on from what this model knows")
     parser.add_argument("--codec-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=5000, help="of everything but the codec")
     parser.add_argument("--batch", type=int, default=24, help="clips of 2 s in a step, at least 4")
     parser.add_argument("--lr", type=float, default=2e-3, help="highest rate after the codec")
     args = parser.parse_args()
 
+    ranks = mx.distributed.init().size()
     args.out.mkdir(parents=True, exist_ok=True)
     pieces = args.out / "spiece.model"
     if args.init:
-        folder = resolve(args.init)
-        shutil.copyfile(folder / "spiece.model", pieces)
-        config, network, tokenizer = load.load(folder)
-        network.set_dtype(mx.float32)
+        config, network, tokenizer = grown(args.init, pieces)
     else:
         config, network, tokenizer = fresh(pieces)
         network.freeze()
@@ -342,7 +372,7 @@ def main() -> None:
         rate = schedule(1e-3, args.codec_steps)
         adam = optim.AdamW(rate, betas=[0.9, 0.99], weight_decay=1e-4, bias_correction=True)
         trainer = Trainer(network, codec.loss, adam, args.out / "codec.safetensors")
-        batches = partial(codec.batches, args.batch // 3)  # a pair makes three clips
+        batches = partial(codec.batches, args.batch // 3 // ranks)  # a pair makes three clips
         fit(trainer, batches, args.codec_steps)
         network.update(trainer.average)
 
@@ -359,7 +389,7 @@ def main() -> None:
         return score(model)
 
     long_after = 0 if args.init else 0.6 * args.steps
-    batches = partial(flow_batches, network, tokenizer, args.batch, long_after)
+    batches = partial(flow_batches, network, tokenizer, args.batch // ranks, long_after)
     fit(trainer, batches, args.steps, check)
 
 

@@ -14,7 +14,7 @@ from ..media import sound_files, spectrogram
 from ..model import SAMAudio
 from ..ranking.metrics import si_sdr
 
-SCENE = {"bird": "birds chirping", "bell": "a bell", "engine": "an engine"}  # the first is wanted
+SCENE = {"dog": "a dog barking", "voice": "a person speaking", "rain": "rain falling"}  # first: wanted
 SEED = 8
 SECONDS = 4.0
 STEPS = 6

@@ -1,4 +1,4 @@
-"""Ten families of synthetic sounds, their descriptions, and mixtures of them.
+"""Seventeen families of synthetic sounds, their descriptions, and mixtures of them.
 
 This is the one source of sounds for the demo model: its training, the `--demo` command, the tests
 and the quality benchmark. Only numpy is needed. Every random draw comes from the `Generator` that
@@ -36,12 +36,16 @@ class Family:
 FAMILIES: dict[str, Family] = {}
 
 
-def _called(phrases: str, heldout: str) -> Callable[[Make], Make]:
-    """Enters a function into FAMILIES, with its training and its held-out descriptions."""
+def _called(phrases: str, heldout: str, counted: bool = True) -> Callable[[Make], Make]:
+    """Enters a function into FAMILIES, with its training and its held-out descriptions.
+
+    counted: whether its name takes an article.
+    """
 
     def register(make: Make) -> Make:
         name = make.__name__.strip("_")
-        the_sound = f"the sound of {'an' if name[0] in 'aeiou' else 'a'} {name}"
+        article = ("an " if name[0] in "aeiou" else "a ") * counted
+        the_sound = f"the sound of {article}{name}"
         trained = (*phrases.split(", "), the_sound)
         FAMILIES[name] = Family(make, trained, tuple(heldout.split(", ")))
         return make
@@ -213,18 +217,18 @@ def _bell(rng: Generator, n: int) -> np.ndarray:
 
 @_called("drums, a drum beat, drum hits, someone drumming, a drum", "drums playing")
 def _drum(rng: Generator, n: int) -> np.ndarray:
-    """A beat of eight steps: kicks that fall in pitch, and snares of noise."""
+    """A beat of eight steps: kicks that fall in pitch, snares of noise, a hat on every step."""
     t = _time(0.25)
-    fall = rng.uniform(45, 65) + rng.uniform(90, 160) * np.exp(t / -0.025)
-    kick = 1.2 * _sine(_phase(fall)) * _pluck(t, 0.002, 0.09)
-    snare = 0.7 * _sine(rng.uniform(170, 230) * t) + 0.6 * _noise(rng, len(t), 300, 1200, 300)
+    fall = rng.uniform(50, 70) + rng.uniform(150, 250) * np.exp(t / -0.03)
+    kick = 1.2 * _sine(_phase(fall)) * _pluck(t, 0.001, 0.07)
+    snare = 0.7 * _sine(rng.uniform(180, 240) * t) + 0.9 * _noise(rng, len(t), 400, 1600, 300)
     snare *= _pluck(t, 0.001, 0.05)
-    silence = np.zeros(1)
-    bar = [_pick(rng, (kick, kick, snare, silence, silence)) for _ in range(8)]
-    bar[0], bar[4] = kick, snare  # every bar has both, so that it is never taken for a bass
+    hat = rng.uniform(0.3, 0.5) * _noise(rng, len(t), 1700, 2200, 200) * _pluck(t, 0.001, 0.02)
+    bar = [_pick(rng, (kick, kick, snare, 0 * t, 0 * t)) + hat for _ in range(8)]
+    bar[0], bar[4] = kick + hat, snare + hat  # every bar has both, so that it is never a bass
     step, first = rng.uniform(0.11, 0.19), _pick(rng, (0, 2, 4))
     hits = itertools.cycle(bar[first:] + bar[:first])
-    return _play(n, rng.uniform(0, 0.15), lambda: (next(hits), step))
+    return _play(n, rng.uniform(0, 0.1), lambda: (next(hits), step))
 
 
 @_called("bass, a bass line, bass guitar, a bass guitar playing, low bass notes", "a bass playing")
@@ -266,6 +270,216 @@ def _whistle(rng: Generator, n: int) -> np.ndarray:
     return _play(n, rng.uniform(0, 0.2), tune)
 
 
+VOWELS = {  # formants in Hz, of a man
+    "a": (730, 1090, 2440), "e": (530, 1840, 2480), "i": (290, 2100, 2400),
+    "o": (570, 840, 2410), "u": (320, 870, 2240), "er": (490, 1350, 1690),
+}  # fmt: skip
+
+
+def _vowel(pitch: float, formants: Sequence[float], size: float) -> Tone:
+    """A tone of glottal pulses through resonances; `size` scales their frequencies."""
+    f = pitch * np.arange(1, int(2150 / pitch) + 1)
+    gains = [
+        level / (1 + np.square((f - size * formant) / width))
+        for level, width, formant in zip((1, 0.6, 0.25), (70, 90, 130), formants, strict=True)
+    ]
+    return _tone((0.02 + sum(gains)) * (f / pitch) ** -0.3)
+
+
+@_called(
+    "speech, a person speaking, a man talking, a woman talking, someone speaking",
+    "a person talking, someone talking",
+)
+def _voice(rng: Generator, n: int) -> np.ndarray:
+    """Syllables of gliding vowels behind short consonants of noise, falling in pitch to a pause."""
+    pitch, size = rng.uniform(95, 150), rng.uniform(0.95, 1.02)
+    if rng.random() < 0.5:  # a woman
+        pitch, size = rng.uniform(170, 250), rng.uniform(1.05, 1.15)
+    voices = [_vowel(pitch, formants, size) for formants in VOWELS.values()]
+    pace = rng.uniform(0.13, 0.22)
+
+    def phrase():
+        syllables, count = [], _pick(rng, (3, 4, 5, 6, 7))
+        for i in range(count):
+            if rng.random() < 0.6:
+                low = rng.uniform(900, 1600)
+                k = int(rng.uniform(0.03, 0.09) * SAMPLE_RATE)
+                hush = _noise(rng, k, low, low + 500, 200) * _fade(k, 0.012)
+                syllables.append(rng.uniform(0.08, 0.25) * hush)
+            t = _time(pace * rng.uniform(0.7, 1.4))
+            glide = 0.5 - 0.5 * np.cos(np.pi * np.clip(1.6 * t / t[-1] - 0.2, 0, 1))
+            rise = rng.uniform(-0.1, 0.1) * t / t[-1] - 0.2 * (i + rng.random()) / count
+            cycles = _phase(pitch * 1.1 * np.exp2(rise))
+            vowel = (1 - glide) * _pick(rng, voices)(cycles) + glide * _pick(rng, voices)(cycles)
+            syllables.append(vowel * rng.uniform(0.6, 1) * _fade(len(t), 0.025))
+        speech = np.concatenate(syllables)
+        return speech, len(speech) / SAMPLE_RATE + rng.uniform(0.1, 0.35)
+
+    return _play(n, rng.uniform(0, 0.15), phrase)
+
+
+SCALE = (0, 2, 4, 5, 7, 9, 11, 12, 14, 16)  # semitones of a major scale
+
+
+@_called("piano, a piano playing, piano music, someone playing the piano, piano notes",
+         "a piano, piano chords")  # fmt: skip
+def _piano(rng: Generator, n: int) -> np.ndarray:
+    """Notes and chords of slightly stretched partials, hammered on and ringing on for long."""
+    root, beat = rng.uniform(196, 330), rng.uniform(0.22, 0.45)
+    bright, slow = rng.uniform(0.45, 0.65), rng.uniform(0.5, 1)
+    t, known = _time(1.6), {}
+
+    def key(degree: int) -> np.ndarray:
+        if degree not in known:
+            pitch, sound = root * 2 ** (SCALE[degree] / 12), np.zeros(len(t), np.float32)
+            for k in range(1, int(2400 / pitch) + 1):
+                decay = slow * 0.9 / k**0.7
+                part = t[: round(7 * decay * SAMPLE_RATE)]
+                f = k * pitch * (1 + 0.0004 * k * k) ** 0.5
+                sound[: len(part)] += bright ** (k - 1) * _sine(f * part) * np.exp(-part / decay)
+            known[degree] = sound * np.minimum(t / 0.003, 1) * _fade(len(t), 0.002)
+        return known[degree]
+
+    def chord():
+        low = _pick(rng, range(6))
+        degrees = range(low, low + _pick(rng, (1, 1, 3, 5)), 2)
+        return sum(map(key, degrees)) * rng.uniform(0.6, 1), beat * _pick(rng, (1, 1, 2))
+
+    return _play(n, rng.uniform(0, 0.15), chord)
+
+
+@_called("guitar, a guitar playing, an acoustic guitar, guitar strumming, a guitar being plucked",
+         "acoustic guitar music, a plucked guitar")  # fmt: skip
+def _guitar(rng: Generator, n: int) -> np.ndarray:
+    """Quick arpeggios and strums of plucked strings, which start bright and soon turn dark."""
+    root, beat = rng.uniform(98, 165), rng.uniform(0.11, 0.2)
+    place, damping = rng.uniform(0.12, 0.3), rng.uniform(0.5, 1)
+    chords = ((0, 7, 12, 16, 19), (0, 7, 12, 15, 19), (5, 12, 17, 21, 24), (7, 14, 19, 23, 26))
+    t, known = _time(0.9), {}
+
+    def string(semitones: int) -> np.ndarray:
+        if semitones not in known:
+            pitch, sound = root * 2 ** (semitones / 12), np.zeros(len(t), np.float32)
+            for k in range(1, int(2300 / pitch) + 1):
+                decay = damping / (1 + (k / 3) ** 1.5)  # of a string that averages neighbours
+                part = t[: round(7 * decay * SAMPLE_RATE)]
+                level = np.sin(np.pi * k * place) / k**0.8
+                sound[: len(part)] += level * _sine(k * pitch * part) * np.exp(-part / decay)
+            known[semitones] = sound * np.minimum(t / 0.001, 1) * _fade(len(t), 0.001)
+        return known[semitones]
+
+    def bar():
+        chord = _pick(rng, chords)
+        strummed = rng.random() < 0.35
+        order = range(5) if strummed else (0, 2, 3, 4, 3, 2)
+        lag = 0.02 if strummed else beat
+        notes = iter([string(chord[i]) for i in order])
+        length = lag * (len(order) - 1)
+        sound = _play(len(t) + int(length * SAMPLE_RATE), 0, lambda: (next(notes, t[:1]), lag))
+        return sound * rng.uniform(0.7, 1), beat * (3 if strummed else len(order))
+
+    return _play(n, rng.uniform(0, 0.1), bar)
+
+
+def _scatter(rng: Generator, n: int, grains: Sequence[np.ndarray], times: np.ndarray) -> np.ndarray:
+    """Any of the grains, at any level, at each of the times in seconds; (n,)."""
+    out = np.zeros(n + max(map(len, grains)), np.float32)
+    starts = (times * SAMPLE_RATE).astype(int)
+    which = (rng.random(len(starts)) * len(grains)).astype(int)
+    levels = rng.uniform(0.1, 1, len(starts)) ** 2
+    for start, i, level in zip(starts, which, levels, strict=True):
+        out[start : start + len(grains[i])] += level * grains[i]
+    return out[:n]
+
+
+@_called("rain, rain falling, raindrops, heavy rain, rain on a roof",
+         "the rain, falling rain", counted=False)  # fmt: skip
+def _rain(rng: Generator, n: int) -> np.ndarray:
+    """Countless drops, each a very short ping of its own pitch, over a faint rush."""
+    t, low = _time(0.025), rng.uniform(1000, 1300)
+    drops = [
+        _sine(rng.uniform(low, 2250) * t) * _pluck(t, 0.0005, rng.uniform(0.002, 0.005))
+        for _ in range(16)
+    ]
+    count = int(n / SAMPLE_RATE * rng.uniform(90, 300)) + 1
+    rush = 0.04 * _noise(rng, n, low, 2100, 200)
+    return _scatter(rng, n, drops, rng.uniform(0, n / SAMPLE_RATE, count)) + rush
+
+
+@_called("applause, people clapping, an audience clapping, clapping, a crowd applauding",
+         "hands clapping, an applauding audience", counted=False)  # fmt: skip
+def _applause(rng: Generator, n: int) -> np.ndarray:
+    """A few dozen people clap, each with a pace and a pair of hands of his own."""
+    seconds, people, t = n / SAMPLE_RATE, int(rng.uniform(6, 18)), _time(0.05)
+    claps = []
+    for _ in range(8):
+        low = rng.uniform(350, 750)
+        claps.append(_noise(rng, len(t), low, low + 450, 200) * _pluck(t, 0.001, 0.009))
+    times = []
+    for pace in rng.uniform(0.19, 0.3, people):
+        beats = np.arange(rng.uniform(0, pace), seconds, pace)
+        times.append(beats + rng.uniform(0, 0.03, len(beats)))
+    times = np.concatenate(times)
+    return _scatter(rng, n, claps, times[times < seconds])
+
+
+@_called("dog, a dog barking, barking, a dog, dogs barking", "a barking dog, a dog barks")
+def _dog(rng: Generator, n: int) -> np.ndarray:
+    """Barks, singly or in twos and threes: rough, loud in the middle of the mouth, falling."""
+    pitch, mouth, rough = rng.uniform(280, 480), rng.uniform(750, 1150), rng.uniform(55, 85)
+    f = pitch * np.arange(1, int(1800 / pitch) + 1)
+    tone = _tone(0.15 + 1 / (1 + np.square((f - mouth) / 300)), rng.random(len(f)))
+    count, pause = _pick(rng, (1, 2, 2, 3)), rng.uniform(0.25, 0.6)
+    left = itertools.cycle(range(count))
+
+    def bark():
+        t = _time(rng.uniform(0.11, 0.2))
+        place = t / t[-1]
+        cycles = _phase(pitch * np.exp2(0.5 * np.sin(np.pi * place**0.5) - 0.5 * place))
+        breath = 0.5 * _noise(rng, len(t), mouth - 300, mouth + 500, 200)
+        sound = (tone(cycles) + breath) * (1 + 0.6 * _sine(rough * t))
+        envelope = np.minimum(place / 0.1, 1) * (1 - place) ** 0.7
+        more = next(left) < count - 1
+        step = t[-1] + (rng.uniform(0.06, 0.14) if more else pause)
+        return sound * envelope * rng.uniform(0.8, 1), step
+
+    return _play(n, rng.uniform(0, 0.2), bark)
+
+
+@_called("footsteps, someone walking, a person walking, steps, walking on a floor",
+         "a walking person, footsteps on a floor", counted=False)  # fmt: skip
+def _footsteps(rng: Generator, n: int) -> np.ndarray:
+    """An even walk: a dull heel, then a softer sole with a scuff; left and right in turn."""
+    t, period = _time(0.3), rng.uniform(0.4, 0.62)
+    hard, roll = rng.uniform(0.3, 0.8), round(rng.uniform(0.07, 0.12) * SAMPLE_RATE)
+
+    def foot(pitch: float) -> np.ndarray:
+        low = rng.uniform(300, 500)
+        heel = _sine(pitch * t) + hard * _noise(rng, len(t), low, low + 500, 150)
+        heel *= _pluck(t, 0.002, 0.022)
+        sole = _sine(0.8 * pitch * t) * _pluck(t, 0.006, 0.02)
+        sole += 0.6 * _noise(rng, len(t), 700, 1600, 200) * _pluck(t, 0.02, 0.03)
+        heel[roll:] += 0.5 * sole[: len(t) - roll]
+        return heel * _fade(len(t), 0.001)
+
+    pitch = rng.uniform(110, 170)
+    feet = itertools.cycle([foot(pitch), foot(pitch * rng.uniform(0.85, 0.95))])
+    return _play(n, rng.uniform(0, 0.25), lambda: (next(feet) * rng.uniform(0.75, 1), period))
+
+
+def _room(rng: Generator, x: np.ndarray) -> np.ndarray:
+    """x (T,) in a small room: a few early reflections, then a short tail that dies away."""
+    decay = rng.uniform(0.03, 0.09)
+    delays = np.concatenate([rng.uniform(0.004, 0.03, 4), rng.uniform(0.03, 4 * decay, 24)])
+    signs = np.where(rng.random(len(delays)) < 0.5, -1, 1)
+    gains = rng.uniform(0.1, 0.3) * signs * np.exp(-delays / decay)
+    out = x.copy()
+    for delay, gain in zip((delays * SAMPLE_RATE).astype(int), gains, strict=True):
+        if delay < len(x):
+            out[delay:] += np.float32(gain) * x[: len(x) - delay]
+    return out
+
+
 def training_rng(i: int) -> Generator:
     """The i-th random stream for training."""
     return np.random.default_rng([0, i])
@@ -279,8 +493,9 @@ def heldout_rng(seed: int) -> Generator:
 def clip(family: str, rng: Generator, seconds: float = 3.0) -> np.ndarray:
     """A clip (T,) of one family, RMS 0.1 where it sounds, peak at most 0.7.
 
-    Half of the clips sound all the time, half only inside a window of 0.7 to 1.8 s (and at most
-    three quarters of the clip), so that there is something to learn from time spans.
+    Half of the clips sound all the time, half only inside a window of 0.7 s to three quarters of
+    the clip, so that there is something to learn from time spans. A third were made in a room, a
+    fifth have a floor of noise.
     """
     make, n = FAMILIES[family].make, round(seconds * SAMPLE_RATE)
     x = np.zeros(n, np.float32)
@@ -288,12 +503,16 @@ def clip(family: str, rng: Generator, seconds: float = 3.0) -> np.ndarray:
         lead = int(rng.uniform(0, 0.5) * SAMPLE_RATE)  # cut off, so that x may begin mid-sound
         x[:] = make(rng, n + lead)[lead:]
     else:
-        longest = min(1.8, 0.75 * seconds)
+        longest = 0.75 * seconds
         m = int(rng.uniform(min(0.7, longest), longest) * SAMPLE_RATE)
         start = int(rng.random() * (n - m))
         x[start : start + m] = make(rng, m) * _fade(m, 0.02)
+    if rng.random() < 1 / 3:
+        x = _room(rng, x)
     power = np.square(x[: n // 160 * 160]).reshape(-1, 160).mean(1)  # of 10 ms each
     rms = np.sqrt(power[power > 0.01 * power.max()].mean())
+    if rng.random() < 0.2:
+        x += rms * 10 ** rng.uniform(-2.5, -2) * _noise(rng, n, 100, 2000, 100)
     return x * np.float32(min(0.1 / rms, 0.7 / np.abs(x).max()))
 
 

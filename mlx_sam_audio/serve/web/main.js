@@ -348,7 +348,7 @@ function help(models) {
   $("help").hidden = false;
   $("help").replaceChildren(
     el("summary", {}, "Only the small demo model is here"),
-    el("p", {}, "It knows ten synthetic sounds in clips of a few seconds, and is no good for recordings.",
+    el("p", {}, "It knows seventeen synthetic sounds in clips of a few seconds, and is no good for recordings.",
       " For those, get a model, either way, and restart:"),
     el("code", {}, 'mlx-sam-audio mix.wav -d "a dog barking" -m mlx-community/sam-audio-small-fp16'),
     el("code", {}, "python -m convert --hf-path small"));
