@@ -1,9 +1,13 @@
 """The training of the demo model, which needs hours: here only that it can learn."""
 
+import subprocess
+import sys
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+import ranks
 from mlx.utils import tree_flatten
 
 from mlx_sam_audio.loading import load, store
@@ -39,3 +43,28 @@ def test_a_grown_model_knows_what_it_knew(tmp_path):
         n.text_encoder(*t(["a bell ringing"])) for n, t in ((network, tokenizer), (before, old))
     ]
     assert mx.array_equal(*found).item() and config.vocabulary is None
+
+
+TRAIN = """
+import mlx.core as mx, mlx.nn as nn, mlx.optimizers as optim
+from pathlib import Path
+from training.train import Trainer
+group = mx.distributed.init()
+mx.random.seed(0)
+x, loss = mx.random.normal((4, 3)), lambda network, x: mx.square(network(x) - x[:, :1]).mean()
+trainer = Trainer(nn.Linear(3, 1), loss, optim.SGD(0.1), Path("none"))
+for _ in range(3):
+    trainer.step([mx.split(x, group.size())[group.rank()]])
+print(*trainer.network.weight.flatten().tolist())
+"""
+
+
+def test_two_processes_train_as_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [sys.executable, "-c", TRAIN]
+    alone = subprocess.run(words, env=ranks.ENVIRONMENT, capture_output=True, text=True)
+    with ranks.started(2, *words) as both:
+        said = [alone.stdout, *(ranks.ended(rank)[1] for rank in both)]
+    one, first, second = (np.array(text.split(), float) for text in said)
+    assert len(one) == 3 and np.array_equal(first, second)
+    np.testing.assert_allclose(first, one, atol=1e-6)
