@@ -113,9 +113,9 @@ def check_words(description: str, vocabulary: VocabularyConfig | None) -> None:
     words = re.findall(r"\w+", description.lower()) or [description]
     unknown = [word for word in words if word not in vocabulary.words]
     if unknown:
+        told = ", ".join(map(shown, unknown[:5])) + (" and more" if unknown[5:] else "")
         raise SAMAudioError(
-            f"this model does not know {', '.join(map(repr, unknown))}: it knows "
-            f"{', '.join(vocabulary.sounds)}"
+            f"this model does not know {told}: it knows {', '.join(vocabulary.sounds)}"
         )
 
 

@@ -86,7 +86,11 @@ def test_an_absent_sound_is_faint(demo, pair):
 
 @pytest.mark.parametrize(
     "description, unknown",
-    [("a cat meowing", "'cat', 'meowing'"), ("!!!", "'!!!'")],
+    [
+        ("a cat meowing", "'cat', 'meowing'"),
+        ("!!!", "'!!!'"),
+        (f"{'x' * 99} cat pig cow owl fox", f"'{'x' * 59}... .str., .*, 'owl' and more"),
+    ],
 )
 def test_unknown_words(demo, pair, description, unknown):
     with pytest.raises(SAMAudioError, match=f"does not know {unknown}: it knows beep, siren"):
