@@ -37,7 +37,7 @@ class Chunk:
 class Facts:
     """How a separation was made: all that is needed to judge it and to repeat it."""
 
-    model: str  # the name of its folder
+    model: str  # its name
     description: str
     spans: tuple[Span, ...]  # predicted ones included
     spans_predicted: bool
