@@ -146,7 +146,8 @@ def batches(pairs: int, first: int, last: int) -> Iterator[tuple]:
         numbers = range(start, start + pairs)
         drawn = [sounds.mixture(sounds.training_rng(i), SECONDS, count=2) for i in numbers]
         a, b = np.stack([mixture.sources for mixture in drawn], axis=1)
-        rng = np.random.default_rng([2, step, group.rank()])  # [0, ...] and [1, ...] are the sounds'
+        # seeds that begin with 0 or 1 are the sounds'
+        rng = np.random.default_rng([2, step, group.rank()])
         shape = (3 * pairs, a.shape[1] // CONFIG.hop_length, CONFIG.codebook_dim)
         noise = rng.standard_normal(shape, np.float32)
         noise *= rng.uniform(0, NOISE, (3 * pairs, 1, 1)).astype(np.float32)

@@ -5,7 +5,9 @@
 
 RUN keeps the state of both stages, a log and the newest model folder, RUN/model. The same command
 goes on from there, and ends where a run without a break would have ended: every batch follows from
-the number of its step, and of processes, alone. B batch, N latent frames, L text tokens, C latent channels.
+the number of its step, and of processes, alone.
+
+B batch, N latent frames, L text tokens, C latent channels.
 """
 
 import argparse

@@ -14,7 +14,8 @@ from ..media import sound_files, spectrogram
 from ..model import SAMAudio
 from ..ranking.metrics import si_sdr
 
-SCENE = {"dog": "a dog barking", "voice": "a person speaking", "rain": "rain falling"}  # first: wanted
+# what is heard, of which the first is wanted
+SCENE = {"dog": "a dog barking", "voice": "a person speaking", "rain": "rain falling"}
 SEED = 8
 SECONDS = 4.0
 STEPS = 6
