@@ -122,7 +122,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, mask: mx.array | None) -> m
     scores = k @ (q * q.shape[-1] ** -0.5).swapaxes(-1, -2)  # keys first: maxima, sums run down
     if mask is not None:
         scores = mx.where(mask.swapaxes(-1, -2), scores, -mx.inf)
-    weights = exp(scores - scores.max(axis=-2, keepdims=True))
+    weights = exp(scores - mx.stop_gradient(scores.max(axis=-2, keepdims=True)))
     y = (weights.swapaxes(-1, -2) @ v) / weights.sum(axis=-2)[..., None]
     return y.astype(q.dtype)
 
