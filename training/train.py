@@ -11,6 +11,7 @@ B batch, N latent frames, L text tokens, C latent channels.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -212,16 +213,19 @@ def flow_batches(
         yield prompts.batch(rng, pools[seconds], max(1, 2 * size // seconds))
 
 
-def differentiable(exp: Callable[[mx.array], mx.array]) -> Callable[[mx.array], mx.array]:
-    """The stand-in for exp on a CPU has no gradient, since it sets bits; this one has."""
-    exp = mx.custom_function(exp)
-    exp.vjp(lambda x, cotangent, y: cotangent * y)
-    return exp
+@contextlib.contextmanager
+def differentiable() -> Iterator[None]:
+    """The stand-in for exp on a CPU sets bits and has no gradient: within, it has one."""
+    exp = cpu.exp
+    cpu.exp = mx.custom_function(exp)
+    cpu.exp.vjp(lambda x, cotangent, y: cotangent * y)
+    try:
+        yield
+    finally:
+        cpu.exp = exp
 
 
-cpu.exp = differentiable(cpu.exp)
-
-
+@differentiable()
 def flow_loss(network: Network, latents, x1, anchors, tokens, mask, t, noise) -> mx.array:
     """Mean squared error of the velocity on the way from noise to x1, both (B, N, 2C).
 
