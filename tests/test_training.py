@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 import ranks
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from mlx_sam_audio.loading import load, store
 from training import codec, train
@@ -29,11 +30,20 @@ def test_the_loss_has_gradients(stage):
         x1, noise = mx.random.normal((2, 1, 5, 2 * channels))
         batch = latents, x1, anchors.astype(mx.int32), *tokenizer(["a bell"]), 0.5 * times, noise
         loss = train.flow_loss
-    gradients = tree_flatten(
-        nn.value_and_grad(network, lambda *given: loss(network, *given))(*batch)[1]
-    )
-    strengths = np.array([np.abs(np.array(gradient)).max() for _, gradient in gradients])
+    value, gradients = nn.value_and_grad(network, partial(loss, network))(*batch)
+    strengths = np.array([mx.abs(gradient).max().item() for _, gradient in tree_flatten(gradients)])
     assert np.isfinite(strengths).all() and np.mean(strengths > 0) > 0.9
+
+    # along the gradient, the loss rises as steeply as the gradient is long
+    before = network.trainable_parameters()
+    steepness = np.sqrt(sum(mx.square(g).sum().item() for _, g in tree_flatten(gradients)))
+    step = 0.003 * value.item() / steepness**2
+
+    def after(way: float) -> float:
+        network.update(tree_map(lambda p, g: p + way * g, before, gradients))
+        return loss(network, *batch).item()
+
+    assert after(step) - after(-step) == pytest.approx(2 * step * steepness**2, rel=0.02)
 
 
 def test_a_grown_model_knows_what_it_knew(tmp_path):
