@@ -3,7 +3,8 @@
 The networks call MLX's own, which is what Metal runs. MLX's CPU backend computes exp, rounding and
 dilated convolutions for one number after the other, and half-precision products too: there
 `quicker` puts in functions of the same meaning that become vector code, and models are widened to
-float32 as they are loaded.
+float32 as they are loaded. Gradients need MLX's own: `exp` has none here, and that of `nearest` is
+wrong.
 """
 
 import contextlib
