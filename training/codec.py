@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_sam_audio.demo import sounds
-from mlx_sam_audio.models import cpu
 from mlx_sam_audio.models.conv import Conv1d, StridedConv1d, TransposedConv1d
 from mlx_sam_audio.models.dacvae import DACVAE, CodecConfig, Snake, run
 from mlx_sam_audio.models.sam_audio import Network
@@ -117,7 +116,6 @@ def spectral_loss(x: mx.array, y: mx.array) -> mx.array:
     return total
 
 
-@cpu.forced(False)  # the stand-in for rounding has a gradient
 def loss(network: Network, a: mx.array, b: mx.array, noise: mx.array) -> mx.array:
     """Sounds a and b (P, T) and their sums must survive `noise` (3P, N, C) on the latents.
 

@@ -3,8 +3,7 @@
 The networks call MLX's own, which is what Metal runs. MLX's CPU backend computes exp, rounding and
 dilated convolutions for one number after the other, and half-precision products too: there
 `quicker` puts in functions of the same meaning that become vector code, and models are widened to
-float32 as they are loaded. Gradients need MLX's own: `exp` has none here, and that of `nearest` is
-wrong.
+float32 as they are loaded. `exp` has no gradient here.
 """
 
 import contextlib
@@ -72,7 +71,7 @@ def compiled(function: Callable) -> Callable:
 
 def nearest(x: mx.array) -> mx.array:
     """The whole numbers nearest to x, up to 2^22."""
-    return (x + ROUND) - ROUND
+    return mx.stop_gradient((x + ROUND) - ROUND)
 
 
 def exp2(x: mx.array) -> mx.array:
