@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .errors import SAMAudioError
+from .errors import SAMAudioError, note
 
 NODE = uuid.getnode()  # of the network card; a random number, which bit 40 tells, if there is none
 HOST = re.sub(r"[^\w-]", "_", platform.node())[:40]  # of which several Macs may have the same
@@ -34,8 +34,10 @@ def existing(path: str | Path) -> Path:
     try:
         if path.is_dir():
             raise SAMAudioError(f"{path} is a folder, not a file")
-        if not path.is_file():
+        if not path.exists():
             raise SAMAudioError(f"there is no file {path}")
+        if not path.is_file():
+            raise SAMAudioError(f"{path} is no regular file: what a pipe gives is read as -")
         if path.stat().st_size == 0:
             raise SAMAudioError(f"{path} is empty")
         if not os.access(path, os.R_OK):
@@ -68,6 +70,12 @@ def writable(path: str | Path, suffixes: Iterable[str]) -> Path:
             f"cannot write into the folder {path.parent}: {reason(error)}"
         ) from None
     return path
+
+
+def announce(*paths: str | Path) -> None:
+    """Nothing is replaced without a word."""
+    if there := [str(path) for path in paths if os.path.lexists(path)]:
+        note(f"{' and '.join(there)} will be replaced")
 
 
 def make_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ arguments, are checked where the values are used.
 """
 
 import functools
+import math
 import os
 import types
 import typing
@@ -49,6 +50,10 @@ def is_number(value: object) -> bool:
     except (OverflowError, TypeError, ValueError):
         return False
     return True
+
+
+def is_finite(value: object) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def native(value: object) -> object:
@@ -121,7 +126,7 @@ Bytes = Annotated[int, Kind(is_whole, "a number of bytes")]
 Number = Annotated[float, Kind(is_number, "a number")]
 Numbers = Annotated[Sequence[float], Kind(is_list(is_number), "a list of numbers")]
 Seconds = Annotated[float, Kind(is_number, "seconds")]
-Decibels = Annotated[float, Kind(is_number, "decibels")]
+Decibels = Annotated[float, Kind(is_finite, "decibels")]
 Hertz = Annotated[int, Kind(is_rate, f"{RATES[0]} to {RATES[-1]} Hz")]
 Word = Annotated[str, Kind(is_text, "a word")]
 Text = Annotated[str, Kind(is_text, "a string of Unicode characters")]

@@ -1,5 +1,6 @@
 """What public methods do with arguments of any kind, and with threads."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from mlx_sam_audio import SAMAudioError, Span, errors
 from mlx_sam_audio.loading import kernels
+from mlx_sam_audio.models.cpu import on_cpu
 
 WAVE = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
 FAST = dict(method="euler", steps=1)
@@ -115,7 +117,7 @@ assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
 
 
 def test_kernels_that_others_may_have_planted_are_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     stopped = []
     monkeypatch.setattr(kernels.mx, "disable_compile", lambda: stopped.append(True))
     if not kernels.on_cpu():
@@ -126,6 +128,22 @@ def test_kernels_that_others_may_have_planted_are_not_loaded(tmp_path, monkeypat
     with pytest.warns(UserWarning, match="mlx is not this user's alone"):
         kernels.guard_kernels.__wrapped__()
     assert stopped
+    monkeypatch.setenv("TMPDIR", "none")
+    with pytest.warns(UserWarning, match="none/mlx cannot be used"):
+        kernels.guard_kernels.__wrapped__()
+
+
+def test_kernels_lie_where_mlx_puts_them(tmp_path):
+    """Python and C++ look for a temporary folder in different variables."""
+    places = {name: str(tmp_path / name) for name in ("TMP", "TEMP")}
+    for place in places.values():
+        os.mkdir(place)
+    code = "import mlx.core as mx; from mlx_sam_audio.loading.kernels import place; print(place())"
+    code += "; mx.eval(mx.compile(lambda x: mx.exp(-x) * 2, shapeless=True)(mx.ones(2)))"
+    names = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+    done = subprocess.run([sys.executable, "-c", code], env=names | places, capture_output=True)
+    assert done.stdout.decode().strip() == str(tmp_path / "TMP/mlx"), done.stderr
+    assert not on_cpu() or list((tmp_path / "TMP/mlx").iterdir())
 
 
 def test_values_are_shown_in_a_few_words():

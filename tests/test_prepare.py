@@ -452,7 +452,7 @@ def test_sound_is_cut_from_the_users_videos(tmp_path, bench):
     assert "sfx: 4 of 8" in report.lines()
     whys = {row["id"]: row["why"] for row in report.missing}
     assert "there is no gone.mp4 in" in whys["vggsound-gone-0-5-dog-barking"]
-    assert "text.mp4: Invalid data" in whys["vggsound-text-0-5-dog-barking"]
+    assert "text.mp4: it is no sound" in whys["vggsound-text-0-5-dog-barking"]
     assert "0.1 s of sound at 1.9 s, not 7.1 s" in whys["vggsound-whole-1-9-dog-barking"]
 
     item = out / "vggsound-whole-0-5-dog-barking"

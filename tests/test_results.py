@@ -100,6 +100,15 @@ def test_nothing_is_replaced_without_a_word(desk, separate, capsys):
     assert "replaced" not in capsys.readouterr().err
     separate("-d", "dog", "-o", "out/dog.wav", "--only", "target")
     assert "note: out/dog.wav will be replaced\n" in capsys.readouterr().err
+    extras = "-c 2 --keep-candidates all --metrics-json all/run.json".split()
+    separate("-d", "dog", "-o", "one.wav", *extras)
+    capsys.readouterr()
+    separate("-d", "dog", "-o", "two.wav", *extras)
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "replaced" in x)
+    assert line.startswith("note: all/run.json and all/0.target.wav and all/0.residual.wav and")
+    with pytest.raises(AssertionError):
+        separate("-d", "dog", "-o", "one.wav", "--span", "+5-6")
+    assert "replaced" not in capsys.readouterr().err
 
 
 def test_a_resumed_run_says_what_it_goes_on_from(desk, separate, monkeypatch, capsys):

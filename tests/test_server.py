@@ -963,6 +963,7 @@ def test_a_killed_servers_temporary_folder_goes_with_the_next(home):
         (["--max-queue", "0"], "1 or more"),
         (["--port", "70000"], "--port"),
         (["--host", "0.0.0.0", "--token", ""], "--token is empty"),
+        (["--host", "0.0.0.0", "--token", "ü"], "--token must be of ASCII"),
         (["--keep", __file__], "cannot make the folder"),
         (["--keep", "/proc/x"], "cannot make the folder"),
     ],

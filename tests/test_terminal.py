@@ -1,5 +1,6 @@
 """How commands end: one line, the right status, nothing left behind."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -58,6 +59,23 @@ def test_too_little_memory_is_an_error(capsys):
 
     assert terminal.run(command, []) == 2
     assert "not enough memory" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_an_error(capsys):
+    def command(arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", "locked/config.json")
+
+    assert terminal.run(command, []) == 2
+    assert capsys.readouterr().err == "error: cannot use locked/config.json: Permission denied\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk")
+def test_a_report_that_goes_to_a_full_disk():
+    code = "import sys; from mlx_sam_audio.command.terminal import run; sys.exit(run(print, ['x']))"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"error: cannot go on: No space left on device\n"
 
 
 def test_what_is_printed_is_one_printable_line():

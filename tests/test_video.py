@@ -264,7 +264,7 @@ def test_files_that_are_no_video(tmp_path):
     (tmp_path / "empty.mp4").touch()
     for name, message in (
         ("sound.mp4", "sound.mp4 has no video"),
-        ("text.mp4", "cannot read .*text.mp4: Invalid data"),
+        ("text.mp4", "cannot read .*text.mp4: it is no sound"),
         ("empty.mp4", "is empty"),
         ("none.mp4", "there is no file"),
     ):

@@ -177,7 +177,7 @@ def kernels() -> Told:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         guard_kernels()
-    mx.eval(mx.compile(lambda x: mx.exp(-x) * 2)(mx.ones(2)))
+    mx.eval(mx.compile(lambda x: mx.exp(-x) * 2)(mx.ones(2)))  # as is, where that is disabled
     compiler = shutil.which("g++") if on_cpu() else "MLX"
     words = f"compiled by {compiler}" if compiler else "no g++: only those made before can be used"
     words = str(notes[0].message) if notes else words
@@ -280,7 +280,7 @@ PLACES: dict[str, Callable[[], Told]] = {
     "hub's cache": lambda: place(
         Path(importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE), "*/blobs/*"
     ),
-    "kernels": lambda: place(Path(tempfile.gettempdir()) / "mlx"),
+    "kernels": lambda: place(importlib.import_module("mlx_sam_audio.loading.kernels").place()),
     "temporary": lambda: place(Path(tempfile.gettempdir())),
 }
 

@@ -1,7 +1,6 @@
 """Many recordings, one after the other: what is done is skipped, what fails stops nothing."""
 
 import contextlib
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,6 @@ from . import names, report
 from .crew import Crew, settle
 from .jobs import Job
 from .manifest import Manifest
-from .names import Output
 from .session import INPUT, Session
 from .terminal import say
 
@@ -132,7 +130,6 @@ def separated(session: Session, job: Job, done: Manifest) -> str:
         )
     session.check(job)
     begun = done.is_begun(paths, fingerprint) and not again
-    announce(job.outputs, again or begun)
     done.add("begun", job.source, paths, fingerprint=fingerprint)
     display = session.display
     _, values = session.separate(job, checkpoint.beside(paths[0]), not begun, many=True)
@@ -141,10 +138,3 @@ def separated(session: Session, job: Job, done: Manifest) -> str:
     for line in report.table(job, values):
         display.detail(line)
     return "done"
-
-
-def announce(outputs: Sequence[Output], known: bool = False) -> None:
-    """Nothing is replaced without a word. known: the user said so."""
-    there = [str(output.path) for output in outputs if os.path.lexists(output.path)]
-    if there and not known:
-        note(f"{' and '.join(there)} will be replaced")

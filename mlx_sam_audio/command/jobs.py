@@ -88,6 +88,8 @@ def check_file(options: argparse.Namespace, job: Job, many: bool) -> None:
     if many or len(job.prompts) > 1 and len(sounds) > 1:
         what = "many recordings" if many else "several prompts"
         raise SAMAudioError(f"{what} make several files: name a folder for them, like -o results/")
+    if options.name != names.TEMPLATE:
+        raise SAMAudioError("--name is for results in a folder: -o names a file already")
     if options.format and Path(options.output).suffix.lower() != f".{options.format}":
         raise SAMAudioError(
             f"-o {options.output} is no {options.format}: leave out --format, or name it so"

@@ -192,8 +192,19 @@ def told(add: Callable) -> None:
 def read(arguments: list[str]) -> argparse.Namespace:
     # argparse takes "-9:12" and "-12dB" for options, and " -9:12" for a value
     number = re.compile(r"-(?=[\d.][\d.:-]*( ?dB)?$)", re.IGNORECASE)
-    return parser().parse_args([number.sub(" -", text, count=1) if number.match(text) else text
-                                for text in arguments])  # fmt: skip
+    reader = parser()
+    options = reader.parse_args([number.sub(" -", text, count=1) if number.match(text) else text
+                                 for text in arguments])  # fmt: skip
+
+    def told(name: str) -> bool:
+        return getattr(options, name) != reader.get_default(name)
+
+    for name in filter(told, ("span_model", "span_threshold", "span_gap", "span_smallest")):
+        if not (options.predict_spans or options.spans_only):
+            raise SAMAudioError(f"--{name.replace('_', '-')} needs --predict-spans or --spans-only")
+    if told("ranker") and options.candidates == 1:
+        raise SAMAudioError("--ranker chooses one of several candidates: give -c too")
+    return options
 
 
 def home(text: str) -> str:

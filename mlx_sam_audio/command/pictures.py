@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import SAMAudioError
-from ..files import writable
+from ..files import announce, writable
 from ..media import audio, preview, spectrogram
 from .display import Display
 from .jobs import Job
@@ -23,6 +23,7 @@ def draw(options: argparse.Namespace, jobs: Sequence[Job], display: Display) -> 
         if prompt.mask and os.path.realpath(path) == os.path.realpath(prompt.mask):
             raise SAMAudioError(f"{path} is the mask itself: choose another name")
         writable(path, [".png"])
+        announce(path)
     if options.pick:
         preview.contact_sheet(options.video or source, options.pick)
         display.say(f"wrote {options.pick}: read a box off it for --box X0,Y0,X1,Y1")

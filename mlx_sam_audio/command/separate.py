@@ -103,12 +103,10 @@ def alone(session: Session, job: Job) -> None:
         for line in spans.write(session.model, options, job):
             display.say(line)
         return
-    folders.announce(job.outputs, options.overwrite or options.resume)
     sounds, values = session.separate(job, resume, restart=not options.resume)
     if options.keep_candidates:
         for candidate in sounds.run.stem_facts[0].candidates:
-            named = (f"{candidate.seed}.{stem}.wav" for stem in ("target", "residual"))
-            candidate.save(*(Path(options.keep_candidates, name) for name in named))
+            candidate.save(*session.kept(candidate.seed))
     if options.spectrogram:
         pictures.spectrograms(options.spectrogram, job, sounds)
     if options.metrics_json:

@@ -14,7 +14,7 @@ from .. import __version__
 from ..calls import Cancel
 from ..engine import checkpoint, memory
 from ..errors import SAMAudioError, note
-from ..files import existing, sha256
+from ..files import announce, existing, sha256
 from ..kinds import RATES
 from ..media import audio
 from ..media.video import MaskedVideo
@@ -137,6 +137,8 @@ class Session:
             restart=restart,
         )
         self.display.follow(run.watch)
+        if restart and not self.options.overwrite:
+            announce(*job.paths, *self._extras())
         sounds = Sounds(run, rate, source, adds=settings.residual != "model")
         offered = memory.text(memory.offered(settings.max_memory))
         tell = self.display.say if self.shown and not many else self.display.detail
@@ -151,6 +153,20 @@ class Session:
         seconds["total"] = self.loading + time.perf_counter() - start
         self.loading = 0.0  # the first recording's
         return sounds, report.values(job, self.model_name, facts, seconds)
+
+    def _extras(self) -> list[Path]:
+        """What is written beside the results of one recording."""
+        options, first = self.options, self.settings.seed
+        found = [Path(one) for one in (options.metrics_json, options.spectrogram) if one]
+        if options.keep_candidates:
+            seeds = range(first, first + self.settings.rounds[-1])
+            found += [path for seed in seeds for path in self.kept(seed)]
+        return found
+
+    def kept(self, seed: int) -> list[Path]:
+        """Where a candidate is kept."""
+        folder = Path(self.options.keep_candidates)
+        return [folder / f"{seed}.{stem}.wav" for stem in ("target", "residual")]
 
     def _pictures(self, job: Job) -> list[MaskedVideo | None]:
         """What is shown of each prompt; pictures without any mark show the only one."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from ..errors import SAMAudioError, SAMAudioWarning, plain
+from ..files import reason
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPATIENCE = 1.0  # seconds after a signal in which others mean the same
@@ -54,9 +55,22 @@ def run(
         print("; ".join(["stopped", *map(plain, stop.args)]), file=sys.stderr)
         return 128 + (stops.number or signal.SIGINT)
     except BrokenPipeError:  # nobody reads the report
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute()
         return 0
+    except OSError as error:
+        if error.filename:  # it may not even be looked at
+            where = f"use {error.filename}"
+        else:  # a full disk to which stdout goes
+            mute()
+            where = "go on"
+        print(f"error: cannot {plain(where)}: {reason(error)}", file=sys.stderr)
+        return 2
     return status or 0
+
+
+def mute() -> None:
+    """What waits to be printed goes nowhere, at Python's end, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str, stream: TextIO | None = None) -> None:

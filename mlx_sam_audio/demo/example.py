@@ -9,7 +9,7 @@ import numpy as np
 
 from ..demo import sounds
 from ..errors import SAMAudioError
-from ..files import whole
+from ..files import announce, whole
 from ..media import sound_files, spectrogram
 from ..model import SAMAudio
 from ..ranking.metrics import si_sdr
@@ -19,6 +19,7 @@ SCENE = {"dog": "a dog barking", "voice": "a person speaking", "rain": "rain fal
 SEED = 8
 SECONDS = 4.0
 STEPS = 6
+FILES = ("mixture.wav", "target.wav", "residual.wav", "png", "html")
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -34,6 +35,7 @@ section { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1
 def run(folder: Path) -> None:
     """Make a scene, separate one sound of it by text; write, show and measure it."""
     start = time.perf_counter()
+    announce(*(folder / f"demo.{name}" for name in FILES))
     sources = scene()
     mixture, (description, *others) = sources.sum(0), SCENE.values()
     heard = " and ".join([", ".join([description, *others[:-1]]), others[-1]])

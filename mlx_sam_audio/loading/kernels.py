@@ -2,13 +2,21 @@
 
 import functools
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
 
 from ..errors import note
 from ..models.cpu import on_cpu
+
+PLACES = ("TMPDIR", "TMP", "TEMP", "TEMPDIR")  # where C++ looks for a temporary folder, in order
+ROOM = 2**24  # bytes
+
+
+def place() -> Path:
+    """Where MLX keeps what it compiles."""
+    return Path(next((os.environ[name] for name in PLACES if name in os.environ), "/tmp")) / "mlx"
 
 
 @functools.cache
@@ -17,13 +25,16 @@ def guard_kernels() -> None:
     what lies there: on a machine that several people use, it must be this user's alone."""
     if not on_cpu():
         return
-    folder = Path(tempfile.gettempdir()) / "mlx"
+    folder, why = place(), ""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.stat(follow_symlinks=False)
-        safe = folder.is_dir() and state.st_uid == os.getuid() and not state.st_mode & 0o002
-    except OSError:
-        safe = False
-    if not safe:
+        if not folder.is_dir() or state.st_uid != os.getuid() or state.st_mode & 0o022:
+            why = "is not this user's alone"
+        elif shutil.disk_usage(folder).free < ROOM:
+            why = "has no room"
+    except OSError as error:
+        why = f"cannot be used ({error.strerror})"
+    if why:
         mx.disable_compile()
-        note(f"{folder} is not this user's alone: kernels are not compiled, which takes longer")
+        note(f"{folder} {why}: kernels are not compiled, which takes longer")

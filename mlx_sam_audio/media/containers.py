@@ -70,7 +70,7 @@ def opened(path: str | Path) -> Iterator:
             # as `options`, they would overwrite memory in PyAV before 18
             source = container(file, format=picture, container_options=ALLOWED)
         except av.FFmpegError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL and not isinstance(error, av.InvalidDataError):
                 raise
             raise SAMAudioError(
                 f"cannot read {path}: it is no sound, picture or video in a file of its own"

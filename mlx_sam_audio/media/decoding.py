@@ -10,6 +10,7 @@ import soundfile
 
 from ..errors import SAMAudioError
 from ..kinds import RATES
+from . import ogg
 from .containers import audible, opened
 from .headers import SLACK, compare
 
@@ -141,6 +142,7 @@ def frames(container, stream, path: Path) -> Iterator:
     """Decoded frames. Where the last of them is missing or broken, a note says so."""
     import av
 
+    ends = container.format.name != "ogg" or ogg.check(path, stream.time_base)
     seconds, broken = 0.0, False
     packets = container.demux(stream)
     while True:
@@ -162,7 +164,7 @@ def frames(container, stream, path: Path) -> Iterator:
         if packet is None:
             break
     if seconds:
-        compare(path, seconds, frame.sample_rate, broken)
+        compare(path, seconds, frame.sample_rate, broken or not ends)
 
 
 def is_label(packet) -> bool:

@@ -21,7 +21,7 @@ def compare(path: Path, seconds: float, rate: int, broken: bool = False) -> None
     if promise and abs(seconds - promise) > max(SLACK[0], SLACK[1] / rate):
         verb = "ends after" if seconds < promise else "goes on for"
         note(f"{path} {verb} {seconds:.1f} s, where its header promises {promise:.1f} s")
-    elif broken or not is_complete(path):
+    elif broken:
         note(f"{path} breaks off after {seconds:.1f} s: its end is missing")
 
 
@@ -37,7 +37,10 @@ def promised(path: Path) -> float | None:
             return float(stream.duration * stream.time_base)
         clock = stream.metadata.get("DURATION", "")  # Matroska's: 00:00:07.300000000
         if re.fullmatch(r"\d+:\d+:[\d.]+", clock):
-            return sum(float(n) * s for n, s in zip(clock.split(":"), (3600, 60, 1), strict=True))
+            end = sum(float(n) * s for n, s in zip(clock.split(":"), (3600, 60, 1), strict=True))
+            # FFmpeg writes when it ends, others how long it is
+            late = container.metadata.get("ENCODER", "").startswith("Lavf")
+            return end - late * float((stream.start_time or 0) * stream.time_base)
         return None if container.streams.video else (container.duration or 0) / 1e6
 
 
@@ -62,18 +65,6 @@ def promised_by_wav(path: Path) -> float | None:
                 long = int.from_bytes(chunk[8:16], "little")
             file.seek(size + size % 2 - len(chunk), os.SEEK_CUR)
     return None
-
-
-def is_complete(path: Path) -> bool:
-    """Does the last page of an Ogg file say that it is the last? Other files have no such mark."""
-    with open(path, "rb") as file:
-        if file.read(4) != b"OggS":
-            return True
-        file.seek(max(os.path.getsize(path) - 2**17, 0))
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    return len(page) > 26 and page[5] & 4 > 0 and len(page) >= 27 + page[26] + sum(sizes)
 
 
 def has_count(path: Path) -> bool:

@@ -111,6 +111,8 @@ def main(arguments: list[str], play: bool) -> int | None:
         )
     if options.token == "":
         raise SAMAudioError("--token is empty: anybody would know it")
+    if options.token and not (options.token.isascii() and options.token.isprintable()):
+        raise SAMAudioError("--token must be of ASCII characters: a header holds no others")
     if options.max_queue < 1:
         raise SAMAudioError("--max-queue is 1 or more")
     if play and options.token is None:
