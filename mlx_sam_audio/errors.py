@@ -1,6 +1,10 @@
 """The one exception and the one warning a user can meet; all else is a bug with its traceback."""
 
 import warnings
+from types import CodeType
+
+# of functions that C calls, which lets no KeyboardInterrupt through
+DEAF: set[CodeType] = set()
 
 
 class SAMAudioError(Exception):

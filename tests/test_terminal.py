@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import soundfile
 from mlx_sam_audio import SAMAudioError
 from mlx_sam_audio.command import terminal
 from mlx_sam_audio.errors import note, plain
+from mlx_sam_audio.media import containers
 
 ARGUMENTS = "-m demo -i mix.wav -d bird --steps 2000 --no-metrics".split()
 COMMAND = """
@@ -41,6 +43,26 @@ def test_a_signal_at_any_moment_is_answered_in_one_line(tmp_path, number, second
     assert run.returncode == 128 + number
     assert [line.partition(";")[0] for line in lines if line.strip()] == ["stopped"]
     assert set(os.listdir(tmp_path)) <= {"mix.wav", ".mix.bird.wav.resume"}
+
+
+def test_a_signal_while_ffmpeg_asks_for_bytes_is_heard(tmp_path):
+    """PyAV would print it and go on."""
+    sent = []
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16_000)
+    with (
+        open(tmp_path / "a.wav", "rb") as file,
+        pytest.raises(KeyboardInterrupt),
+        terminal.Stops(ends=False),
+    ):
+
+        def seek(*place):
+            if not sent:
+                sent.append(os.kill(os.getpid(), signal.SIGINT))
+            return file.seek(*place)
+
+        likeness = SimpleNamespace(read=file.read, write=None, tell=file.tell, seek=seek)
+        containers.container(likeness).close()
+        time.sleep(5)
 
 
 def test_errors_and_notes_are_lines(capsys):

@@ -10,9 +10,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TextIO
 
-from ..errors import SAMAudioError, SAMAudioWarning, plain
+from ..errors import DEAF, SAMAudioError, SAMAudioWarning, plain
 from ..files import reason
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,7 +106,12 @@ class Stops:
         for number, handler in self._old.items():  # Python's own end must not be stopped once more
             signal.signal(number, signal.SIG_IGN if self.number and self._ends else handler)
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        while frame:
+            if frame.f_code in DEAF:  # again, when it has returned
+                threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+                return
+            frame = frame.f_back
         before, self._last = self._last, time.monotonic()
         if self._last - before > IMPATIENCE:
             self.number = self.number or number

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import SAMAudioError
+from ..errors import DEAF, SAMAudioError
 from ..files import existing
 from ..kinds import is_text
 
@@ -36,6 +36,9 @@ class Unnamed:
             return self._seek(position, whence)
         except (OSError, ValueError):  # a header points outside the file
             return -1
+
+
+DEAF.add(Unnamed.seek.__code__)
 
 
 def container(file, mode: str = "r", **options):
