@@ -198,7 +198,7 @@ def test_bad_files(tmp_path):
         "slow.wav": "a sample rate of 7 Hz: 1000 to 768000 Hz are possible",
         "loud.wav": r"holds samples of 1.64e\+04: full scale is -1 to 1, scale them down",
         "nan.wav": "NaN or infinite",
-        "pipe.wav": "there is no file",
+        "pipe.wav": "pipe.wav is no regular file",
         "x" * 300 + ".wav": "cannot read x*: File name too long",
         "a\0b.wav": "a.x00b.wav",
     }.items():
