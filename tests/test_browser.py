@@ -234,12 +234,12 @@ def gains(page) -> list[float]:
 
 
 def matched(server, take: dict) -> float:
-    """The gain by which the sound is as loud as the original, unless it would clip."""
+    """The gain, up to 16, by which the sound is as loud as the original, unless it would clip."""
     mixture, target = (
         np.frombuffer(server.ask(take["stems"][name]["url"] + "/pcm"), np.float32)
         for name in ("mixture", "target")
     )
-    return min(np.std(mixture) / np.std(target), max(1, 1 / np.abs(target).max()))
+    return min(16, np.std(mixture) / np.std(target), max(1, 1 / np.abs(target).max()))
 
 
 def test_a_file_is_dropped_and_separated(page, server, tmp_path):
