@@ -177,7 +177,7 @@ def kernels() -> Told:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         guard_kernels()
-    mx.eval(mx.compile(lambda x: mx.exp(-x) * 2)(mx.ones(2)))  # as is, where that is disabled
+    mx.eval(mx.compile(lambda x: mx.exp(-x) * 2)(mx.ones(2)))
     compiler = shutil.which("g++") if on_cpu() else "MLX"
     words = f"compiled by {compiler}" if compiler else "no g++: only those made before can be used"
     words = str(notes[0].message) if notes else words

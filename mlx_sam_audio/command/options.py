@@ -196,13 +196,13 @@ def read(arguments: list[str]) -> argparse.Namespace:
     options = reader.parse_args([number.sub(" -", text, count=1) if number.match(text) else text
                                  for text in arguments])  # fmt: skip
 
-    def told(name: str) -> bool:
+    def given(name: str) -> bool:
         return getattr(options, name) != reader.get_default(name)
 
-    for name in filter(told, ("span_model", "span_threshold", "span_gap", "span_smallest")):
+    for name in filter(given, ("span_model", "span_threshold", "span_gap", "span_smallest")):
         if not (options.predict_spans or options.spans_only):
             raise SAMAudioError(f"--{name.replace('_', '-')} needs --predict-spans or --spans-only")
-    if told("ranker") and options.candidates == 1:
+    if given("ranker") and options.candidates == 1:
         raise SAMAudioError("--ranker chooses one of several candidates: give -c too")
     return options
 
